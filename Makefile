@@ -1,0 +1,47 @@
+# Everything runs in .venv, which each target makes or completes by itself.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-backends lint format bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+.venv/pyvenv.cfg:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/demo.stamp: .venv/pyvenv.cfg setup.py
+	$(BIN)/python -m pip install --quiet --editable '.[examples]'
+	@touch $@
+
+.venv/dev.stamp: .venv/pyvenv.cfg setup.py
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ .venv/demo.stamp
+
+demo: .venv/demo.stamp  ## distil a student on real data, print and draw the result
+	$(BIN)/python examples/quickstart.py $(ARGS)
+
+test: .venv/dev.stamp  ## run the tests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-backends: .venv/dev.stamp  ## run neighbours and losses on JAX as well
+	$(BIN)/python -m pytest tests/test_backends.py $(ARGS)
+
+lint: .venv/dev.stamp  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy keras_lpd
+
+format: .venv/dev.stamp  ## put the code into style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/demo.stamp  ## time a training step and the neighbours
+	$(BIN)/python benchmarks/step_time.py
+	$(BIN)/python benchmarks/neighbors.py
+
+clean:  ## remove .venv and caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info

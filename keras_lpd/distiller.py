@@ -1,0 +1,650 @@
+"""`LPDistiller`: a Keras model whose training step lets a student learn from a teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_lpd.features import (
+    FEATURES,
+    OUTPUTS,
+    FeatureExtractor,
+    FeatureFunction,
+    feature_shape,
+    find_feature_layer,
+    graph_ends,
+    is_graph,
+    output_activation,
+)
+from keras_lpd.guard import SPREAD, Guard
+from keras_lpd.log import logger
+from keras_lpd.losses.cross_entropy import CrossEntropy
+from keras_lpd.losses.feature_loss import FeatureLoss, snake_case
+from keras_lpd.losses.locality import LocalityPreserving
+from keras_lpd.neighbors import as_vectors, feature_variance
+
+_BAD_FEATURES = "The teacher's features have NaN or infinite values"
+
+
+@keras.saving.register_keras_serializable(package="keras_lpd")
+class LPDistiller(keras.Model):
+    """Trains a small student on data, with a large teacher beside it.
+
+    Each step runs the teacher once, up to its feature layer, and the student
+    once. To the student's own loss (the cross-entropy) it adds the locality
+    preserving loss, weighted by `gamma`, which keeps samples close in the
+    student's feature space that are neighbours in the teacher's. The two
+    feature layers may have any width; nothing but the student is trained.
+
+    The distiller is a `keras.Model`: `compile`, `fit` and callbacks work as
+    ever. `evaluate` and `predict` are the student's alone. What gets saved is
+    the student with its optimizer; the teacher stays as and where it was.
+
+    Args:
+        teacher: A trained, built `keras.Model`. It is run in inference mode
+            and left exactly as it came. `None` only where a distiller without
+            one will do (`evaluate`, `predict`); see `set_teacher`.
+        student: A built `keras.Model` to be trained.
+        gamma: Weight of the locality preserving loss, at least 0. At 0 the
+            loss is logged but has no effect. `None` leaves it out. Defaults
+            to `LocalityPreserving.default_weight`.
+        k: How many neighbours a sample has in its batch. Defaults to 5.
+        sigma: Width of the heat kernel, a positive float or `"auto"`.
+        normalize: `None`, `"l2"` or `"spread"`, see
+            `locality_preserving_loss`. Defaults to `None`, the paper's loss.
+        pooling: `None`, `"avg"` or `"max"`: how feature maps become vectors.
+        teacher_layer: Name of the teacher's feature layer; for one inside a
+            nested model its path, as in `"backbone/conv5"`. Defaults to the
+            layer that feeds the head, which is found by itself.
+        student_layer: The same for the student.
+        distillation_losses: One or several `keras.distillation.DistillationLoss`.
+            They come beside the locality preserving loss; where they include a
+            `LocalityPreserving` of their own, in its place.
+        distillation_loss_weights: A weight for each of them. Defaults to each
+            loss's `default_weight`, or 1.
+        teacher_features: For a subclassed teacher: a callable `(model, inputs,
+            training) -> (features, outputs)`, where `features` is a tensor or
+            a dict of tensors by name.
+        student_features: The same for a subclassed student.
+        name: Name of the distiller.
+
+    Attributes:
+        student: The student, to be used or saved by itself at any time.
+        teacher: The teacher, or `None`.
+        teacher_layer: Where the teacher's features are taken.
+        student_layer: Where the student's features are taken.
+
+    Raises:
+        TypeError: If a model is no `keras.Model`, or a loss no
+            `DistillationLoss`.
+        ValueError: If the models don't fit together, a layer can't be found,
+            or a number is out of its range.
+
+    Example:
+
+    >>> distiller = LPDistiller(teacher, student)
+    >>> history = distiller.fit(x_train, y_train, epochs=2, verbose=0)
+    >>> distiller.student.save("student.keras")
+
+    Source: Chen et al., "Learning Student Networks via Feature Embedding",
+    arXiv 1812.06597.
+    """
+
+    def __init__(
+        self,
+        teacher: keras.Model | None,
+        student: keras.Model,
+        *,
+        gamma: float | None = LocalityPreserving.default_weight,
+        k: int = 5,
+        sigma: float | str = "auto",
+        normalize: str | None = None,
+        pooling: str | None = None,
+        teacher_layer: str | None = None,
+        student_layer: str | None = None,
+        distillation_losses: Any = None,
+        distillation_loss_weights: float | Sequence[float] | None = None,
+        teacher_features: FeatureFunction | None = None,
+        student_features: FeatureFunction | None = None,
+        name: str = "lp_distiller",
+    ):
+        _check_model("student", student)
+        # `autocast=False`: the student gets its inputs as it would by itself.
+        super().__init__(name=name, dtype=student.dtype_policy, autocast=False)
+        self.gamma = gamma
+        self.k = k
+        self.sigma = sigma
+        self.normalize = normalize
+        self.pooling = pooling
+        self.distillation_losses = _as_losses(distillation_losses)
+        self.distillation_loss_weights = _as_weights(
+            distillation_loss_weights, self.distillation_losses
+        )
+        self._teacher_function = teacher_features
+        self._named_layers = {"teacher": teacher_layer, "student": student_layer}
+
+        self.student = student
+        self.built = True
+        self._terms = self._make_terms()
+        self._loss_trackers = [
+            keras.metrics.Mean(name=f"{term.name}_loss") for term in self._terms
+        ]
+        self._student_loss_tracker = keras.metrics.Mean(name="student_loss")
+        self._spread_tracker = (
+            keras.metrics.Mean(name=SPREAD) if self._compares_features else None
+        )
+        self._said_compiled = False
+
+        self.teacher_layer: str | None = None
+        self.student_layer = self._choose_layer("student", student, student_features)
+        self._student = FeatureExtractor(
+            student,
+            self._wanted_layers("student", self.student_layer),
+            function=student_features,
+        )
+        # The teacher lives in a plain object, where Keras does not track it.
+        self._teacher: FeatureExtractor | None = None
+        if teacher is not None:
+            self.set_teacher(teacher)
+
+    @property
+    def teacher(self) -> keras.Model | None:
+        return None if self._teacher is None else self._teacher.model
+
+    def set_teacher(self, teacher: keras.Model) -> None:
+        """Gives the distiller another teacher, or a loaded one its first.
+
+        Saved distillers come back without their teacher; this lets `fit` go on.
+
+        Args:
+            teacher: A trained, built `keras.Model`.
+
+        Raises:
+            TypeError: If it is no `keras.Model`.
+            ValueError: If it does not fit the student.
+        """
+        _check_model("teacher", teacher)
+        _check_pair(teacher, self.student)
+        function = self._teacher_function
+        layer = self._choose_layer("teacher", teacher, function)
+        keys = [term.key("teacher", layer) for term in self._terms]
+        if any(term.compares_outputs for term in self._terms):
+            _check_outputs(teacher, self.student)
+        self.teacher_layer = layer
+        self._teacher = FeatureExtractor(
+            teacher,
+            self._wanted_layers("teacher", layer),
+            outputs=OUTPUTS in keys,
+            function=function,
+        )
+        self.train_function = None
+        if layer is not None:
+            logger.info(
+                "Features: teacher %s, student %s.",
+                _describe(self._teacher, layer),
+                _describe(self._student, self.student_layer),
+            )
+
+    # Training
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains the student; takes and returns what `keras.Model.fit` does.
+
+        Without `compile`, it trains with Adam, the cross-entropy that fits
+        the student's output and the labels, and accuracy.
+
+        Raises:
+            ValueError: If there is no teacher, its features have NaN or
+                infinite values, or there are no labels and no other loss that
+                keeps the student's features apart.
+        """
+        if self._teacher is None:
+            raise ValueError(
+                "`fit` needs a teacher, and this distiller has none: distillers "
+                "are saved without it. Call `distiller.set_teacher(teacher)`."
+            )
+        if not self.compiled:
+            self._compile_by_default()
+        if not self.trainable_weights:
+            raise ValueError(
+                f"Student '{self.student.name}' has no trainable weights. "
+                "Set `trainable = True` on it before `fit`."
+            )
+        guard = Guard([tracker.name for tracker in self._loss_trackers])
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(guard)
+        else:
+            callbacks = [*keras.tree.flatten(callbacks or []), guard]
+        try:
+            return super().fit(
+                x, y, batch_size, epochs, verbose, callbacks=callbacks, **kwargs
+            )
+        except tf.errors.InvalidArgumentError as error:
+            if _BAD_FEATURES in error.message:
+                start = error.message.index(_BAD_FEATURES)
+                message = error.message[start:].split(" : Tensor had")[0]
+                raise ValueError(message) from None
+            raise
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step: both models forward, one gradient, one update of the student."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._check_labels(y)
+
+        taught = self._run_teacher(x)
+        with tf.GradientTape() as tape:
+            learned = self._student(x, training=True)
+            y_pred = learned[OUTPUTS]
+            student_loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            values = self._distillation_values(taught, learned)
+            loss = student_loss
+            for term, value in zip(self._terms, values):
+                if term.weight:
+                    loss = loss + term.weight * value
+            scaled_loss = self.optimizer.scale_loss(loss)
+        variables = self.trainable_weights
+        gradients = tape.gradient(scaled_loss, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables))
+
+        rows = ops.shape(keras.tree.flatten(x)[0])[0]
+        self._loss_tracker.update_state(loss, sample_weight=rows)
+        self._student_loss_tracker.update_state(student_loss, sample_weight=rows)
+        for tracker, value in zip(self._loss_trackers, values):
+            tracker.update_state(value, sample_weight=rows)
+        if self._spread_tracker is not None:
+            spread = ops.sqrt(feature_variance(self._spread_features(learned)))
+            self._spread_tracker.update_state(spread, sample_weight=rows)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def _run_teacher(self, x: Any) -> dict[str, Any]:
+        """The teacher's features and outputs, with NaN and infinity refused."""
+        assert self._teacher is not None
+        taught = self._teacher(x, training=False)
+        for key in {term.key("teacher", self.teacher_layer) for term in self._terms}:
+            where = f"layer '{key}'" if key else "outputs"
+            message = (
+                f"{_BAD_FEATURES} ({where} of model '{self._teacher.model.name}'). "
+                "Check that its weights are sound, and that the inputs are "
+                "preprocessed as it expects"
+            )
+            taught[key] = keras.tree.map_structure(
+                functools.partial(_checked, message=message), taught[key]
+            )
+        return taught
+
+    def _distillation_values(
+        self, taught: dict[str, Any], learned: dict[str, Any]
+    ) -> list[Any]:
+        values = []
+        for term in self._terms:
+            teacher_side = taught[term.key("teacher", self.teacher_layer)]
+            student_side = learned[term.key("student", self.student_layer)]
+            term.loss.validate_outputs(teacher_side, student_side)
+            value = term.loss.compute_loss(teacher_side, student_side)
+            values.append(ops.cast(value, "float32"))
+        return values
+
+    def _spread_features(self, learned: dict[str, Any]) -> Any:
+        term = next(term for term in self._terms if term.compares_features)
+        return as_vectors(learned[term.key("student", self.student_layer)])
+
+    def _check_labels(self, y: Any) -> None:
+        if y is not None and self.loss is not None:
+            return
+        if all(term.only_attracts for term in self._terms if term.weight):
+            reason = "no labels" if y is None else "no `loss` in `compile`"
+            raise ValueError(
+                f"There are {reason}, and the distillation losses only pull "
+                "samples together: alone they would shrink the student's features "
+                "to one point. Give labels (and a loss), or add a distillation "
+                "loss that keeps samples apart, for example "
+                "`distillation_losses=keras.distillation.LogitsDistillation()`."
+            )
+
+    # The student's side: its loss, `evaluate`, `predict`
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return self.student(inputs, training=training)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The student's own loss: what it was compiled with, and regularisation."""
+        if y is None or self.loss is None:
+            return sum((ops.cast(loss, "float32") for loss in self.losses), ops.zeros(()))
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training=training)
+        if isinstance(self.loss, CrossEntropy) and not self._said_compiled:
+            self._said_compiled = True
+            logger.info("Not compiled, so: Adam, %s, accuracy.", self.loss.chosen)
+        return loss
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        if y is None:
+            return self.get_metrics_result()
+        return super().compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    @property
+    def metrics(self) -> list[Any]:
+        # Compiled metrics that no label has come by to build have no result.
+        return [metric for metric in super().metrics if getattr(metric, "built", True)]
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        logs = super().test_step(data)
+        for tracker in (
+            self._student_loss_tracker,
+            self._spread_tracker,
+            *self._loss_trackers,
+        ):
+            if tracker is not None:
+                logs.pop(tracker.name, None)
+        return logs
+
+    def auxiliary_parameters(self) -> int:
+        """How many parameters are trained besides the student's own.
+
+        0 for the locality preserving loss and all losses without variables.
+        """
+        own = {id(variable) for variable in self.student.trainable_weights}
+        return sum(
+            int(ops.size(variable))
+            for variable in self.trainable_weights
+            if id(variable) not in own
+        )
+
+    # Saving: the student and its optimizer, never the teacher
+
+    def __dir__(self) -> list[str]:
+        # Keras saves the state of all models and metrics among these attributes.
+        unsaved = ("teacher", "_loss_trackers", "_student_loss_tracker")
+        return [name for name in super().__dir__() if name not in unsaved]
+
+    def get_config(self) -> dict[str, Any]:
+        serialize = keras.saving.serialize_keras_object
+        functions = {
+            "teacher_features": self._teacher_function,
+            "student_features": self._student.function,
+        }
+        return {
+            "name": self.name,
+            "student": serialize(self.student),
+            "gamma": self.gamma,
+            "k": self.k,
+            "sigma": self.sigma,
+            "normalize": self.normalize,
+            "pooling": self.pooling,
+            "teacher_layer": self._named_layers["teacher"],
+            "student_layer": self._named_layers["student"],
+            "distillation_losses": [serialize(x) for x in self.distillation_losses],
+            "distillation_loss_weights": list(self.distillation_loss_weights),
+            **{name: f and serialize(f) for name, f in functions.items()},
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> LPDistiller:
+        """Makes the distiller again, without a teacher; see `set_teacher`."""
+        deserialize = keras.saving.deserialize_keras_object
+        config = dict(config)
+        for key in ("student", "teacher_features", "student_features"):
+            if config[key] is not None:
+                config[key] = deserialize(config[key], custom_objects=custom_objects)
+        config["distillation_losses"] = [
+            deserialize(loss, custom_objects=custom_objects)
+            for loss in config["distillation_losses"]
+        ]
+        return cls(None, **config)
+
+    # What was not given is chosen
+
+    @property
+    def _compares_features(self) -> bool:
+        return any(term.compares_features for term in self._terms)
+
+    def _make_terms(self) -> tuple[_Term, ...]:
+        """The losses to add up, each with its weight and its name in the logs."""
+        pairs = list(zip(self.distillation_losses, self.distillation_loss_weights))
+        if any(isinstance(loss, LocalityPreserving) for loss, _ in pairs):
+            if self.gamma not in (None, LocalityPreserving.default_weight):
+                raise ValueError(
+                    "`distillation_losses` has its own LocalityPreserving, which "
+                    "takes the place of the one weighted by `gamma`. Give its "
+                    "weight in `distillation_loss_weights`. "
+                    f"Received: gamma={self.gamma!r}"
+                )
+        elif self.gamma is not None:
+            locality = LocalityPreserving(
+                self.k, self.sigma, self.normalize, self.pooling
+            )
+            pairs.insert(0, (locality, _as_weight("gamma", self.gamma)))
+        if not pairs:
+            raise ValueError(
+                "There is nothing to distil: `gamma` is None and there are no "
+                "`distillation_losses`. Give one of them."
+            )
+        terms: list[_Term] = []
+        for loss, weight in pairs:
+            name = getattr(loss, "name", None) or snake_case(type(loss).__name__)
+            taken = [term.loss_name for term in terms].count(name)
+            terms.append(
+                _Term(loss, weight, name, f"{name}_{taken + 1}" if taken else name)
+            )
+        return tuple(terms)
+
+    def _choose_layer(
+        self, role: str, model: keras.Model, function: FeatureFunction | None
+    ) -> str | None:
+        """The layer of those losses that name none; `None` where there is none such."""
+        named = self._named_layers[role]
+        if named is not None:
+            return named
+        if not any(t.compares_features and not t.layer(role) for t in self._terms):
+            return None
+        return find_feature_layer(model) if function is None else FEATURES
+
+    def _wanted_layers(self, role: str, layer: str | None) -> list[str]:
+        return [key for key in (t.key(role, layer) for t in self._terms) if key]
+
+    def _compile_by_default(self) -> None:
+        activation = output_activation(self.student)
+        units = self.student.outputs[0].shape[-1] if is_graph(self.student) else None
+        binary = activation == "sigmoid" or units == 1
+        accuracy = (
+            keras.metrics.BinaryAccuracy(
+                name="accuracy", threshold=0.5 if activation else 0.0
+            )
+            if binary
+            else "accuracy"
+        )
+        self.compile(
+            optimizer=keras.optimizers.Adam(),
+            loss=CrossEntropy(from_logits=activation is None, binary=binary),
+            metrics=[accuracy],
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Term:
+    """A distillation loss in the sum.
+
+    Args:
+        loss: The loss.
+        weight: Its weight.
+        loss_name: What it calls itself.
+        name: The same, made unique: its name in the logs.
+    """
+
+    loss: keras.distillation.DistillationLoss
+    weight: float
+    loss_name: str
+    name: str
+
+    @property
+    def compares_features(self) -> bool:
+        return isinstance(self.loss, FeatureLoss)
+
+    @property
+    def compares_outputs(self) -> bool:
+        return self.key("teacher", None) == OUTPUTS == self.key("student", None)
+
+    @property
+    def only_attracts(self) -> bool:
+        return getattr(self.loss, "only_attracts", False)
+
+    def layer(self, role: str) -> str | None:
+        """The layer that the loss itself names."""
+        return getattr(self.loss, f"{role}_layer_name", None)
+
+    def key(self, role: str, default: str | None) -> str:
+        """Where a `FeatureExtractor`'s results hold what the loss compares."""
+        if self.compares_features:
+            return self.layer(role) or default or FEATURES
+        return self.layer(role) or OUTPUTS
+
+
+def _as_losses(losses: Any) -> list[keras.distillation.DistillationLoss]:
+    if losses is None:
+        return []
+    losses = list(losses) if isinstance(losses, (list, tuple)) else [losses]
+    for loss in losses:
+        if not isinstance(loss, keras.distillation.DistillationLoss):
+            raise TypeError(
+                "`distillation_losses` takes instances of "
+                "`keras.distillation.DistillationLoss`, one or a list. "
+                f"Received: {loss!r}"
+            )
+    return losses
+
+
+def _as_weights(weights: Any, losses: list[Any]) -> list[float]:
+    if weights is None:
+        return [float(getattr(loss, "default_weight", 1.0)) for loss in losses]
+    weights = list(weights) if isinstance(weights, (list, tuple)) else [weights]
+    if len(weights) != len(losses):
+        raise ValueError(
+            "`distillation_loss_weights` needs one weight for each of the "
+            f"{len(losses)} `distillation_losses`. Received: {weights!r}"
+        )
+    return [_as_weight("distillation_loss_weights", weight) for weight in weights]
+
+
+def _as_weight(argument: str, weight: Any) -> float:
+    valid = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    if not valid or not 0 <= weight < float("inf"):
+        raise ValueError(
+            f"`{argument}` takes numbers of at least 0. Received: {weight!r}"
+        )
+    return float(weight)
+
+
+def _check_model(role: str, model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"The {role} must be a `keras.Model` (of Keras 3). Received: {model!r} "
+            f"of type {type(model).__module__}.{type(model).__name__}"
+        )
+    if not model.built:
+        raise ValueError(
+            f"The {role} '{model.name}' is not built: it has no weights yet. Start it "
+            "with a `keras.Input`, or call it on one batch of data."
+        )
+
+
+def _check_pair(teacher: keras.Model, student: keras.Model) -> None:
+    if teacher is student:
+        raise ValueError(
+            f"Teacher and student are the same model, '{student.name}'. "
+            "The student has to be a model of its own."
+        )
+    trained = {id(variable) for variable in student.trainable_variables}
+    shared = [v.path for v in teacher.variables if id(v) in trained]
+    if shared:
+        raise ValueError(
+            f"Teacher '{teacher.name}' and student '{student.name}' share weights that "
+            f"training would change: {', '.join(shared[:5])}. Use "
+            "`keras.models.clone_model` for one of the two."
+        )
+    if not (is_graph(teacher) and is_graph(student)):
+        return
+    given, taken = _named_inputs(teacher), _named_inputs(student)
+    if any(isinstance(graph_ends(model)[0], dict) for model in (teacher, student)):
+        # Of a dict of inputs each model takes what it knows by name.
+        agree = all(_shapes_agree(given[name], taken[name]) for name in given.keys() & taken)
+    else:
+        pairs = zip(given.values(), taken.values())
+        agree = len(given) == len(taken) and all(_shapes_agree(*pair) for pair in pairs)
+    if not agree:
+        raise ValueError(
+            "Teacher and student are run on the same batch, so their inputs must "
+            f"agree. Received: teacher '{teacher.name}' with {given}, student "
+            f"'{student.name}' with {taken}. Put a layer in front of one of them "
+            "(for example `keras.layers.Resizing`)."
+        )
+
+
+def _check_outputs(teacher: keras.Model, student: keras.Model) -> None:
+    if not (is_graph(teacher) and is_graph(student)):
+        return
+    teacher_shapes = [tuple(output.shape) for output in teacher.outputs]
+    student_shapes = [tuple(output.shape) for output in student.outputs]
+    if len(teacher_shapes) != len(student_shapes) or not all(
+        map(_shapes_agree, teacher_shapes, student_shapes)
+    ):
+        raise ValueError(
+            "A distillation loss compares the outputs of teacher and student, which "
+            f"must agree then. Received: teacher '{teacher.name}' {teacher_shapes}, "
+            f"student '{student.name}' {student_shapes}."
+        )
+
+
+def _named_inputs(model: keras.Model) -> dict[str, tuple[int | None, ...]]:
+    inputs, _ = graph_ends(model)
+    if isinstance(inputs, dict):
+        return {name: tuple(tensor.shape) for name, tensor in inputs.items()}
+    return {tensor.name: tuple(tensor.shape) for tensor in model.inputs}
+
+
+def _shapes_agree(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
+    """Whether one batch can have both shapes; Keras adds and drops a last axis of 1."""
+    shorter, longer = sorted((tuple(one), tuple(other)), key=len)
+    if len(longer) == len(shorter) + 1 and longer[-1] == 1:
+        longer = longer[:-1]
+    return len(shorter) == len(longer) and all(
+        a == b or a is None or b is None for a, b in zip(shorter, longer)
+    )
+
+
+def _checked(tensor: Any, message: str) -> Any:
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
+        return tensor
+    return tf.debugging.check_numerics(tensor, message)
+
+
+def _describe(extractor: FeatureExtractor, layer: str | None) -> str:
+    model = extractor.model
+    if layer is None or extractor.function is not None:
+        return f"'{layer}' of '{model.name}'"
+    shape = "x".join(str(size) for size in feature_shape(model, layer)[1:])
+    return f"'{layer}' of '{model.name}' ({shape} wide)"

@@ -1,0 +1,63 @@
+"""What `LPDistiller.fit` keeps an eye on while it trains."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import keras
+
+SPREAD = "feature_spread"
+"""The log entry that tells how far the student's features lie apart."""
+
+COLLAPSED = 0.01
+"""The share of the first spread under which the features count as collapsed."""
+
+
+class Guard(keras.callbacks.Callback):
+    """Warns when the student's features collapse; stops on NaN distillation losses.
+
+    Args:
+        loss_names: The log entries of the distillation losses.
+    """
+
+    def __init__(self, loss_names: list[str]):
+        super().__init__()
+        self.loss_names = loss_names
+        self.first_spread: float | None = None
+        self.first_batch = True
+        self.warned = False
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self.first_batch:
+            return
+        self.first_batch = False
+        logs = logs or {}
+        if SPREAD in logs:
+            self.first_spread = float(logs[SPREAD])
+        for name in self.loss_names:
+            value = float(logs.get(name, 0.0))
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"`{name}` is {value} at the first batch. Either the teacher's "
+                    "features or the student's have NaN or infinite values: look at "
+                    "both on that batch, and check that the inputs are preprocessed "
+                    "as each model expects. The student has made one step with it: "
+                    "load its weights again."
+                )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        spread = (logs or {}).get(SPREAD)
+        if self.warned or spread is None or not self.first_spread:
+            return
+        if float(spread) < COLLAPSED * self.first_spread:
+            self.warned = True
+            warnings.warn(
+                "The student's features have collapsed: `feature_spread` is "
+                f"{float(spread):.3g}, under {COLLAPSED:.0%} of the "
+                f"{self.first_spread:.3g} it had at the first batch. The locality "
+                "preserving loss outweighs the cross-entropy: use a smaller "
+                "`gamma` (a tenth of it, say), or `normalize='spread'`.",
+                stacklevel=2,
+            )

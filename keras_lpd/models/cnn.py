@@ -1,0 +1,75 @@
+"""A plain convolutional teacher and student for small images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+
+def cnn_teacher(
+    input_shape: Sequence[int] = (28, 28, 1), classes: int = 10, name: str = "teacher"
+) -> keras.Sequential:
+    """A convolutional network of some 830,000 parameters, for 28x28 images.
+
+    Its feature layer, `"features"`, is 128 wide; the outputs are logits.
+
+    Args:
+        input_shape: Shape of an image, with channels; at least 8x8.
+        classes: How many classes there are.
+        name: Name of the model.
+    """
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(128, 3, padding="same", activation="relu"),
+            layers.Conv2D(128, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(256, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dropout(0.4),
+            layers.Dense(128, activation="relu", name="features"),
+            layers.Dropout(0.4),
+            layers.Dense(classes, name="logits"),
+        ],
+        name=name,
+    )
+
+
+def cnn_student(
+    input_shape: Sequence[int] = (28, 28, 1),
+    classes: int = 10,
+    width: int = 16,
+    name: str = "student",
+) -> keras.Sequential:
+    """A convolutional network of some 15,000 parameters, for a phone or less.
+
+    Its feature layer, `"features"`, is `2 * width` wide; the outputs are logits.
+
+    Args:
+        input_shape: Shape of an image, with channels; at least 8x8.
+        classes: How many classes there are.
+        width: Filters of the first convolution; the number of parameters grows
+            with its square. Defaults to 16.
+        name: Name of the model.
+    """
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            layers.Conv2D(width, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(2 * width, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(2 * width, 3, padding="same", activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2 * width, activation="relu", name="features"),
+            layers.Dense(classes, name="logits"),
+        ],
+        name=name,
+    )

@@ -1,0 +1,204 @@
+"""Distances, nearest neighbours and heat-kernel weights within a batch.
+
+Pure functions on tensors, written with `keras.ops`: they run on TensorFlow,
+JAX and PyTorch alike. Everything is computed in float32, whatever came in:
+the expanded square |x|^2 - 2xy + |y|^2 cancels badly in half precision.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+"""A tensor of whichever backend Keras runs on."""
+
+
+def as_vectors(features: Tensor, pooling: str | None = None) -> Tensor:
+    """Gives every sample one float32 vector.
+
+    Args:
+        features: Tensor of shape `(batch, ...)` and any numeric dtype.
+        pooling: `None` flattens all axes behind the batch axis. `"avg"` or
+            `"max"` pools over the axes between batch and channels (which is
+            the last axis, or the second under `channels_first`); features
+            of shape `(batch, width)` have none and stay as they are.
+
+    Returns:
+        Float32 tensor of shape `(batch, width)`.
+
+    Raises:
+        ValueError: If there is no batch axis, or `pooling` is unknown.
+
+    Example:
+
+    >>> tuple(as_vectors(np.ones((8, 7, 7, 64)), pooling="avg").shape)
+    (8, 64)
+    """
+    check_pooling(pooling)
+    features = ops.cast(features, "float32")
+    shape = features.shape
+    if len(shape) == 0:
+        raise ValueError(
+            "Features must have a batch axis, shape (batch, ...). Received a scalar."
+        )
+    if len(shape) > 2 and pooling is not None:
+        first = keras.config.image_data_format() == "channels_first"
+        axes = list(range(2, len(shape))) if first else list(range(1, len(shape) - 1))
+        features = (ops.mean if pooling == "avg" else ops.max)(features, axis=axes)
+    width = 1
+    for size in features.shape[1:]:
+        width = -1 if size is None or width == -1 else width * size
+    if width == -1:
+        return ops.reshape(features, (ops.shape(features)[0], -1))
+    return ops.reshape(features, (-1, width))
+
+
+def pairwise_squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Squared Euclidean distances between all rows of `x` and all rows of `y`.
+
+    Computed as |x|^2 - 2xy + |y|^2, so that nothing larger than the result
+    is ever held. Both sides are first moved by the mean of `x`, which changes
+    no distance and keeps the three terms small; what rounding leaves under
+    zero is set to zero.
+
+    Args:
+        x: Tensor of shape `(m, d)`.
+        y: Tensor of shape `(n, d)`. Defaults to `x`.
+
+    Returns:
+        Float32 tensor of shape `(m, n)`, without negative entries.
+
+    Example:
+
+    >>> np.asarray(pairwise_squared_distances([[0.0, 0.0], [3.0, 4.0]]))
+    array([[ 0., 25.],
+           [25.,  0.]], dtype=float32)
+    """
+    x = ops.cast(x, "float32")
+    center = ops.mean(x, axis=0, keepdims=True)
+    x = x - center
+    y = x if y is None else ops.cast(y, "float32") - center
+    squared = ops.matmul(-2.0 * x, ops.transpose(y))
+    squared = squared + ops.sum(ops.square(x), axis=1, keepdims=True)
+    squared = squared + ops.sum(ops.square(y), axis=1)
+    return ops.maximum(squared, 0.0)
+
+
+def nearest_neighbors(
+    features: Tensor, k: int, exclude_self: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The `k` nearest rows of each row, nearest first.
+
+    Args:
+        features: Tensor of shape `(m, d)`.
+        k: How many neighbours. Where the batch has fewer, all there are.
+        exclude_self: Whether a row is kept from being its own neighbour.
+            Another row that is an exact duplicate of it always counts, at
+            distance 0. Defaults to `True`.
+
+    Returns:
+        A tuple `(squared_distances, indices)` of shape `(m, k)` each, float32
+        and int32. `k` shrinks to `m - 1` (to `m` with `exclude_self=False`)
+        in smaller batches; a batch of one has no neighbours, shape `(1, 0)`.
+
+    Raises:
+        ValueError: If `k` is not a positive integer.
+
+    Example:
+
+    >>> squared_distances, indices = nearest_neighbors([[0.0], [1.0], [5.0]], k=1)
+    >>> np.asarray(indices).tolist()
+    [[1], [0], [1]]
+    """
+    check_k(k)
+    features = ops.convert_to_tensor(features)
+    count = ops.shape(features)[0]
+    squared = pairwise_squared_distances(features)
+    available = count
+    if exclude_self:
+        rows = ops.arange(count)
+        itself = ops.expand_dims(rows, 1) == ops.expand_dims(rows, 0)
+        squared = ops.where(itself, float("inf"), squared)
+        available = count - 1
+    k = min(k, available) if isinstance(available, int) else ops.minimum(k, available)
+    negated, indices = ops.top_k(-squared, k)
+    return -negated, ops.cast(indices, "int32")
+
+
+def heat_kernel(squared_distances: Tensor, sigma: float | str = "auto") -> Tensor:
+    """Heat-kernel weights `exp(-d^2 / sigma^2)`: 1 at distance 0, falling to 0.
+
+    Args:
+        squared_distances: Tensor of any shape.
+        sigma: A positive float, or `"auto"`: sigma^2 is the mean of
+            `squared_distances`, so that the weights depend on no scale.
+            (Ours; a fixed sigma fails in silence where distances are large:
+            all weights underflow to 0.) Defaults to `"auto"`.
+
+    Returns:
+        Float32 tensor of the same shape, entries between 0 and 1. Where all
+        distances are 0, all weights are 1.
+
+    Raises:
+        ValueError: If `sigma` is neither `"auto"` nor a positive number.
+
+    Example:
+
+    >>> np.asarray(heat_kernel([0.0, 4.0], sigma=2.0))
+    array([1.        , 0.36787945], dtype=float32)
+    """
+    check_sigma(sigma)
+    squared = ops.cast(squared_distances, "float32")
+    if sigma == "auto":
+        count = ops.maximum(ops.cast(ops.size(squared), "float32"), 1.0)
+        variance = ops.sum(squared) / count
+        # The smallest normal float32 instead of 0, where all are duplicates.
+        return ops.exp(-squared / ops.maximum(variance, 1.2e-38))
+    return ops.exp(-squared / float(sigma) ** 2)
+
+
+def check_k(k: int) -> None:
+    """Refuses what is no positive integer."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"`k` must be an integer of at least 1. Received: k={k!r}")
+
+
+def check_pooling(pooling: str | None) -> None:
+    """Refuses an unknown way of pooling feature maps."""
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(
+            f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}"
+        )
+
+
+def check_sigma(sigma: float | str) -> None:
+    """Refuses what is neither `"auto"` nor a positive, finite number."""
+    if isinstance(sigma, str):
+        valid = sigma == "auto"
+    else:
+        valid = (
+            isinstance(sigma, (int, float))
+            and not isinstance(sigma, bool)
+            and 0 < sigma < float("inf")
+        )
+    if not valid:
+        raise ValueError(
+            "`sigma` must be 'auto' or a positive number. " f"Received: sigma={sigma!r}"
+        )
+
+
+def feature_variance(features: Tensor) -> Tensor:
+    """Mean squared distance of the samples to their common mean, a scalar.
+
+    Args:
+        features: Tensor of shape `(batch, width)`.
+
+    Returns:
+        Float32 scalar; 0 for a batch of one.
+    """
+    features = ops.cast(features, "float32")
+    centered = features - ops.mean(features, axis=0, keepdims=True)
+    return ops.mean(ops.sum(ops.square(centered), axis=1))
