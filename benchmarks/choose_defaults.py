@@ -98,7 +98,9 @@ def prepare(folder: pathlib.Path) -> dict[str, np.ndarray]:
         keras.utils.set_random_seed(0)
         teacher = cnn_teacher()
         teacher.compile(
-            keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, 391 * 8)),
+            keras.optimizers.Adam(
+                keras.optimizers.schedules.CosineDecay(1e-3, 391 * 8)
+            ),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
@@ -141,7 +143,10 @@ def train(method: Method | None, seed: int, data: dict[str, np.ndarray]) -> dict
         return results["features"], results[OUTPUTS]
 
     # The features are there already: the teacher is an empty shell.
-    image, taught = keras.Input((28, 28, 1), name="image"), keras.Input((128,))
+    image, taught = (
+        keras.Input((28, 28, 1), name="image"),
+        keras.Input((128,), name="taught"),
+    )
     distiller = LPDistiller(
         keras.Model({"image": image, "taught": taught}, taught),
         student,
@@ -186,7 +191,10 @@ def run(folder: pathlib.Path, name: str, seed: int, data) -> dict:
 
 
 def table(folder: pathlib.Path, names, seeds, split: str, data) -> tuple[str, dict]:
-    lines = [f"| method | {split} accuracy | per seed | feature spread |", "|---|---|---|---|"]
+    lines = [
+        f"| method | {split} accuracy | per seed | feature spread |",
+        "|---|---|---|---|",
+    ]
     means = {}
     for name in names:
         runs = [run(folder, name, seed, data) for seed in seeds]
@@ -220,7 +228,8 @@ def main() -> None:
     )
     teacher = (folder / "teacher.json").read_text()
     (folder / "results.md").write_text(
-        f"Teacher: {teacher}\n\nValidation, {len(CHOICE_SEEDS)} seeds:\n\n{chosen_on}\n\n"
+        f"Teacher: {teacher}\n\n"
+        f"Validation, {len(CHOICE_SEEDS)} seeds:\n\n{chosen_on}\n\n"
         f"Test, {len(TEST_SEEDS)} other seeds:\n\n{scored_on}\n"
     )
 

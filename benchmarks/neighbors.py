@@ -118,11 +118,13 @@ def peak(backend: str, size: int) -> float:
         seconds(function, 2)  # Loads kernels, starts threads.
     _, lp = compiled(backend, size)
     before, highest = memory(backend)
+    ballast = None
     if not on_accelerator(backend):
         # What was freed since the highest is held once more, or it would hide LP's.
         ballast = np.ones(max(0, highest - before), "uint8")
         before = memory(backend)[1]
     seconds(lp, 1)
+    del ballast
     return (memory(backend)[1] - before) / 1e6
 
 

@@ -87,7 +87,7 @@ def draw(path: pathlib.Path, scores: dict, models: dict, data: Arrays) -> None:
     )
     bars = axes[0]
     colours = ["#9aa0a6", "#d98032", "#2f7ebc"]
-    for index, (name, values) in enumerate(scores.items()):
+    for index, values in enumerate(scores.values()):
         mean = np.mean(values)
         bars.bar(index, mean, color=colours[index], width=0.65)
         bars.plot([index] * len(values), values, "o", color="black", markersize=4)
@@ -173,7 +173,9 @@ def main() -> None:
     for column in ("", "parameters", "labelled images", "test accuracy", "training"):
         table.add_column(column, justify="left" if column == "" else "right")
     for name, model in models.items():
-        spread = f" ± {np.std(scores[name], ddof=1):.2f}" if len(scores[name]) > 1 else ""
+        spread = (
+            f" ± {np.std(scores[name], ddof=1):.2f}" if len(scores[name]) > 1 else ""
+        )
         table.add_row(
             name if name == "teacher" else f"student {name}",
             f"{model.count_params():,}",

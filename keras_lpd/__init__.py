@@ -11,7 +11,7 @@ if _keras.config.backend() == "tensorflow":
     from keras_lpd.distiller import LPDistiller as LPDistiller
 else:
 
-    def __getattr__(name: str):
+    def __getattr__(name: str) -> type:
         if name == "LPDistiller":
             raise ImportError(
                 "LPDistiller needs Keras on TensorFlow; here it runs on "

@@ -91,31 +91,37 @@ def _load_fashion_mnist(data_dir: str | None) -> Arrays:
     builder = tfds.builder("fashion_mnist", data_dir=data_dir)
     with tempfile.TemporaryDirectory() as folder:
         manual_dir = None
-        if not builder.data_path.exists() and _DEBIAN.exists():
-            manual_dir = folder
-            for stem, time in _FASHION_MNIST_FILES.items():
-                file = pathlib.Path(folder, f"{stem}.gz")
-                packed = (_DEBIAN / file.name).read_bytes()
-                file.write_bytes(restore_gzip_header(packed, stem, time))
         try:
+            if not builder.data_path.exists() and _DEBIAN.exists():
+                manual_dir = folder
+                for stem, time in _FASHION_MNIST_FILES.items():
+                    file = pathlib.Path(folder, f"{stem}.gz")
+                    packed = (_DEBIAN / file.name).read_bytes()
+                    file.write_bytes(restore_gzip_header(packed, stem, time))
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
             )
         except Exception as error:
             raise RuntimeError(
                 "Fashion-MNIST is not on this machine and can't be downloaded "
-                f"({type(error).__name__}: {error}). Without internet, install Debian's "
-                "package: `apt-get update && apt-get install dataset-fashion-mnist`; "
-                "or copy a prepared `fashion_mnist` folder of tensorflow-datasets "
-                f"to {builder.data_path.parent.parent}."
+                f"({type(error).__name__}: {error}). Without internet, install "
+                "Debian's package: `apt-get update && apt-get install "
+                "dataset-fashion-mnist`; or copy a prepared `fashion_mnist` folder "
+                f"of tensorflow-datasets to {builder.data_path.parent.parent}."
             ) from error
 
-    splits = []
-    for split in ("train", "test"):
-        everything = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
-        images, labels = tfds.as_numpy(everything)
-        splits += [images.astype("float32") / 255.0, labels]
-    return Arrays(*splits, class_names=builder.info.features["label"].names)
+    (x_train, y_train), (x_test, y_test) = (
+        tfds.as_numpy(
+            builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+        )
+        for split in ("train", "test")
+    )
+    names = builder.info.features["label"].names
+    return Arrays(_scaled(x_train), y_train, _scaled(x_test), y_test, names)
+
+
+def _scaled(images: np.ndarray) -> np.ndarray:
+    return images.astype("float32") / 255.0
 
 
 def restore_gzip_header(packed: bytes, name: str, time: int) -> bytes:
@@ -125,6 +131,8 @@ def restore_gzip_header(packed: bytes, name: str, time: int) -> bytes:
     checksums are those that tensorflow-datasets expects.
     """
     flags = packed[3] | 0x08  # FNAME
+    if flags == packed[3]:
+        return packed
     return b"".join(
         (
             packed[:3],

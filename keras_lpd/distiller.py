@@ -1,9 +1,10 @@
-"""`LPDistiller`: a Keras model whose training step lets a student learn from a teacher."""
+"""`LPDistiller`, a Keras model in which a student learns from a teacher."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -259,7 +260,11 @@ class LPDistiller(keras.Model):
             scaled_loss = self.optimizer.scale_loss(loss)
         variables = self.trainable_weights
         gradients = tape.gradient(scaled_loss, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables))
+        if not self.optimizer.built:
+            self.optimizer.build(variables)
+        # Nothing is updated before the teacher's features have been checked.
+        with tf.control_dependencies(tf.nest.flatten(taught)):
+            self.optimizer.apply_gradients(zip(gradients, variables))
 
         rows = ops.shape(keras.tree.flatten(x)[0])[0]
         self._loss_tracker.update_state(loss, sample_weight=rows)
@@ -331,7 +336,9 @@ class LPDistiller(keras.Model):
     ) -> Any:
         """The student's own loss: what it was compiled with, and regularisation."""
         if y is None or self.loss is None:
-            return sum((ops.cast(loss, "float32") for loss in self.losses), ops.zeros(()))
+            return sum(
+                (ops.cast(loss, "float32") for loss in self.losses), ops.zeros(())
+            )
         loss = super().compute_loss(x, y, y_pred, sample_weight, training=training)
         if isinstance(self.loss, CrossEntropy) and not self._said_compiled:
             self._said_compiled = True
@@ -379,6 +386,26 @@ class LPDistiller(keras.Model):
         # Keras saves the state of all models and metrics among these attributes.
         unsaved = ("teacher", "_loss_trackers", "_student_loss_tracker")
         return [name for name in super().__dir__() if name not in unsaved]
+
+    def save_own_variables(self, store: Any) -> None:
+        # Keras forgets how far dropout's random numbers had come; with them a
+        # training that was cut off goes on to the very same weights.
+        for index, state in enumerate(self._seed_states()):
+            store[str(index)] = state
+
+    def load_own_variables(self, store: Any) -> None:
+        for index, state in enumerate(self._seed_states()):
+            if str(index) in store:
+                state.assign(store[str(index)])
+
+    def _seed_states(self) -> list[Any]:
+        weights = {id(variable) for variable in self.student.weights}
+        return [
+            variable
+            for variable in self.student.variables
+            if id(variable) not in weights
+            and variable.path.endswith("seed_generator_state")
+        ]
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
@@ -551,7 +578,7 @@ def _as_weights(weights: Any, losses: list[Any]) -> list[float]:
 
 
 def _as_weight(argument: str, weight: Any) -> float:
-    valid = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    valid = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
     if not valid or not 0 <= weight < float("inf"):
         raise ValueError(
             f"`{argument}` takes numbers of at least 0. Received: {weight!r}"
@@ -591,7 +618,9 @@ def _check_pair(teacher: keras.Model, student: keras.Model) -> None:
     given, taken = _named_inputs(teacher), _named_inputs(student)
     if any(isinstance(graph_ends(model)[0], dict) for model in (teacher, student)):
         # Of a dict of inputs each model takes what it knows by name.
-        agree = all(_shapes_agree(given[name], taken[name]) for name in given.keys() & taken)
+        agree = all(
+            _shapes_agree(given[name], taken[name]) for name in given.keys() & taken
+        )
     else:
         pairs = zip(given.values(), taken.values())
         agree = len(given) == len(taken) and all(_shapes_agree(*pair) for pair in pairs)

@@ -38,14 +38,15 @@ _PASSES_THROUGH = (
 )
 """Layers that hand the features on, as noise or in another shape."""
 
-_HEADLESS = (
+_MAKES_NO_FEATURES = (
+    keras.layers.Normalization,
     keras.layers.BatchNormalization,
     keras.layers.LayerNormalization,
     keras.layers.GroupNormalization,
     keras.layers.UnitNormalization,
     keras.layers.PReLU,
 )
-"""Layers that have weights, yet make no logits."""
+"""Layers that have weights, yet make neither features nor logits."""
 
 
 class FeatureExtractor:
@@ -154,7 +155,7 @@ def find_feature_layer(model: keras.Model) -> str:
     if len(model.outputs) != 1:
         raise _unclear(model, f"it has {len(model.outputs)} outputs")
     head = _Spot(model.outputs[0]).inside()
-    while not _makes_logits(head.operation):
+    while not _has_kernel(head.operation):
         head = head.before(model).inside()
     features = head.before(model)
     while isinstance(features.inside().operation, _PASSES_THROUGH):
@@ -184,7 +185,10 @@ def graph_ends(model: keras.Model) -> tuple[Any, Any]:
     """Symbolic inputs and outputs, in the structure a graph model is called with."""
     if isinstance(model, keras.Sequential):
         return model.inputs[0], model.outputs[0]
-    return model.input, model.output
+    outputs = model.output
+    if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
+        outputs = outputs[0]
+    return model.input, outputs
 
 
 def layer_paths(model: keras.Model) -> list[str]:
@@ -212,9 +216,9 @@ def feature_shape(model: keras.Model, path: str) -> tuple[int | None, ...]:
         if not is_graph(layer):
             raise _unknown_layer(model, path)
         owner = layer
-    outputs = None if name == "" else _outputs_of(owner, name)
-    if outputs is None:
+    if not any(node.operation.name == name for node in _nodes(owner)):
         raise _unknown_layer(model, path)
+    outputs = _node_of(owner, name).outputs
     if len(outputs) != 1:
         raise ValueError(
             f"Layer '{path}' of model '{model.name}' has {len(outputs)} outputs; "
@@ -247,7 +251,7 @@ def _cut(model: keras.Model, paths: Sequence[str], outputs: bool) -> keras.Model
 
     inputs, model_outputs = graph_ends(model)
     if not nested:
-        wanted = {name: _outputs_of(model, name)[0] for name in direct}
+        wanted = {name: _node_of(model, name).outputs[0] for name in direct}
         if outputs:
             wanted[OUTPUTS] = model_outputs
         return keras.Model(inputs, wanted)
@@ -260,8 +264,11 @@ def _cut(model: keras.Model, paths: Sequence[str], outputs: bool) -> keras.Model
         found = ended(*node.arguments.args, **node.arguments.kwargs)
         return keras.Model(inputs, {f"{outer}/{name}": found[name] for name in found})
 
-    # Run the graph again, with the nested models giving their features as well.
-    cuts = {outer: _cut(model.get_layer(outer), nested[outer], True) for outer in nested}
+    # Run the graph again, with the nested models giving their features as well;
+    # they run to their end then, whether or not anything behind them is wanted.
+    cuts = {
+        outer: _cut(model.get_layer(outer), nested[outer], True) for outer in nested
+    }
     features = {}
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -277,12 +284,13 @@ def _cut(model: keras.Model, paths: Sequence[str], outputs: bool) -> keras.Model
 
     rerun = keras.models.clone_model(
         keras.Model(inputs, model_outputs),
+        input_tensors=inputs,
         clone_function=lambda layer: layer,
         call_function=call,
     )
     if outputs:
         features[OUTPUTS] = rerun.output
-    return keras.Model(rerun.input, features)
+    return keras.Model(inputs, features)
 
 
 def _nodes(model: keras.Model) -> Iterator[Any]:
@@ -306,13 +314,9 @@ def _node(tensor: Any) -> Any:
     return history.operation._inbound_nodes[history.node_index]
 
 
-def _node_of(model: keras.Model, name: str) -> Any | None:
-    return next((node for node in _nodes(model) if node.operation.name == name), None)
-
-
-def _outputs_of(model: keras.Model, name: str) -> list[Any] | None:
-    node = _node_of(model, name)
-    return None if node is None else node.outputs
+def _node_of(model: keras.Model, name: str) -> Any:
+    """The call of the layer of that name; of several, the last before the output."""
+    return next(node for node in _nodes(model) if node.operation.name == name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -361,9 +365,10 @@ class _Spot:
         return _Spot(tensor, around)
 
 
-def _makes_logits(operation: Any) -> bool:
+def _has_kernel(operation: Any) -> bool:
+    """Whether it is a layer that learns more than a scale."""
     return bool(getattr(operation, "weights", ())) and not isinstance(
-        operation, _HEADLESS
+        operation, _MAKES_NO_FEATURES
     )
 
 
@@ -372,7 +377,7 @@ def _depends_on_weights(spot: _Spot) -> bool:
     tensors = [spot.tensor, *(t for node in spot.around for t in node.input_tensors)]
     while tensors:
         node = _node(tensors.pop())
-        if getattr(node.operation, "weights", ()):
+        if _has_kernel(node.operation):
             return True
         tensors += node.input_tensors
     return False
@@ -400,6 +405,10 @@ def _unknown_layer(model: keras.Model, path: str) -> ValueError:
     paths = layer_paths(model)
     near = difflib.get_close_matches(path, paths, n=5, cutoff=0.4)
     last = path.rsplit("/", 1)[-1]
-    near += [other for other in paths if other.endswith(f"/{last}") and other not in near]
-    hint = f"Did you mean: {', '.join(near)}?" if near else f"It has: {', '.join(paths)}."
+    near += [
+        other for other in paths if other.endswith(f"/{last}") and other not in near
+    ]
+    hint = (
+        f"Did you mean: {', '.join(near)}?" if near else f"It has: {', '.join(paths)}."
+    )
     return ValueError(f"Model '{model.name}' has no layer '{path}'. {hint}")

@@ -29,7 +29,9 @@ class Guard(keras.callbacks.Callback):
         self.first_batch = True
         self.warned = False
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         if not self.first_batch:
             return
         self.first_batch = False

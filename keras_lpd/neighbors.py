@@ -7,6 +7,7 @@ the expanded square |x|^2 - 2xy + |y|^2 cancels badly in half precision.
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import keras
@@ -94,7 +95,8 @@ def nearest_neighbors(
 
     Args:
         features: Tensor of shape `(m, d)`.
-        k: How many neighbours. Where the batch has fewer, all there are.
+        k: How many neighbours. Where the batch has fewer, all there are. A
+            tensor of shape `(m, k, d)` is held for a moment.
         exclude_self: Whether a row is kept from being its own neighbour.
             Another row that is an exact duplicate of it always counts, at
             distance 0. Defaults to `True`.
@@ -124,8 +126,17 @@ def nearest_neighbors(
         squared = ops.where(itself, float("inf"), squared)
         available = count - 1
     k = min(k, available) if isinstance(available, int) else ops.minimum(k, available)
-    negated, indices = ops.top_k(-squared, k)
-    return -negated, ops.cast(indices, "int32")
+    _, indices = ops.top_k(-squared, k)
+
+    # The expanded square found them; from the differences their distances are
+    # exact, which matters where they are small: a duplicate is at 0.
+    features = ops.cast(features, "float32")
+    differences = ops.expand_dims(features, 1) - ops.take(features, indices, axis=0)
+    squared = ops.sum(ops.square(differences), axis=2)
+    order = ops.argsort(squared, axis=1)
+    squared = ops.take_along_axis(squared, order, axis=1)
+    indices = ops.take_along_axis(indices, order, axis=1)
+    return squared, ops.cast(indices, "int32")
 
 
 def heat_kernel(squared_distances: Tensor, sigma: float | str = "auto") -> Tensor:
@@ -155,14 +166,14 @@ def heat_kernel(squared_distances: Tensor, sigma: float | str = "auto") -> Tenso
     if sigma == "auto":
         count = ops.maximum(ops.cast(ops.size(squared), "float32"), 1.0)
         variance = ops.sum(squared) / count
-        # The smallest normal float32 instead of 0, where all are duplicates.
-        return ops.exp(-squared / ops.maximum(variance, 1.2e-38))
-    return ops.exp(-squared / float(sigma) ** 2)
+        return ops.exp(-squared / ops.where(variance > 0, variance, 1.0))
+    # Divided twice: the square of sigma may leave the range of float32.
+    return ops.exp(-squared / float(sigma) / float(sigma))
 
 
 def check_k(k: int) -> None:
     """Refuses what is no positive integer."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:
         raise ValueError(f"`k` must be an integer of at least 1. Received: k={k!r}")
 
 
@@ -180,13 +191,13 @@ def check_sigma(sigma: float | str) -> None:
         valid = sigma == "auto"
     else:
         valid = (
-            isinstance(sigma, (int, float))
+            isinstance(sigma, numbers.Real)
             and not isinstance(sigma, bool)
             and 0 < sigma < float("inf")
         )
     if not valid:
         raise ValueError(
-            "`sigma` must be 'auto' or a positive number. " f"Received: sigma={sigma!r}"
+            f"`sigma` must be 'auto' or a positive number. Received: sigma={sigma!r}"
         )
 
 

@@ -574,7 +574,6 @@ NEEDED = {
     ("nested/inside",): {"first", "inside"},
     ("nested/next", "nested/hidden"): {"first", "inside"},
     ("nested",): {"first", "inside", "tail"},
-    ("first", "nested/hidden"): {"first"},
     ("nested/hidden", "nested"): {"first", "inside", "tail"},
 }
 

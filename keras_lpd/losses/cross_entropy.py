@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-
+from typing import Any
 
 import keras
 
 from keras_lpd.neighbors import Tensor
-
 
 
 @keras.saving.register_keras_serializable(package="keras_lpd")
@@ -33,7 +32,7 @@ class CrossEntropy(keras.losses.Loss):
         from_logits: bool = False,
         binary: bool = False,
         name: str = "cross_entropy",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         self.from_logits = from_logits
@@ -47,8 +46,8 @@ class CrossEntropy(keras.losses.Loss):
         if self.binary:
             kind = "binary"
             function = keras.losses.binary_crossentropy
-            if len(y_true.shape) < len(y_pred.shape):
-                y_true = keras.ops.expand_dims(y_true, -1)
+            if len(y_true.shape) != len(y_pred.shape):
+                y_true = keras.ops.reshape(y_true, keras.ops.shape(y_pred))
         elif one_hot:
             kind = "categorical (one-hot labels)"
             function = keras.losses.categorical_crossentropy
@@ -60,7 +59,7 @@ class CrossEntropy(keras.losses.Loss):
             self.chosen = f"{kind} cross-entropy from {source}"
         return function(y_true, y_pred, from_logits=self.from_logits)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "from_logits": self.from_logits,

@@ -117,7 +117,7 @@ class LocalityPreserving(FeatureLoss):
 
     Example:
 
-    >>> loss = LocalityPreserving(k=3, normalize="spread", student_layer_name="features")
+    >>> loss = LocalityPreserving(k=3, normalize="spread", name="local")
     >>> distiller = LPDistiller(teacher, student, distillation_losses=[loss])
     """
 
@@ -139,8 +139,8 @@ class LocalityPreserving(FeatureLoss):
         check_sigma(sigma)
         check_normalize(normalize)
         check_pooling(pooling)
-        self.k = k
-        self.sigma = sigma
+        self.k = int(k)
+        self.sigma = sigma if sigma == "auto" else float(sigma)
         self.normalize = normalize
         self.pooling = pooling
 

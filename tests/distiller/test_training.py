@@ -262,7 +262,9 @@ def test_several_inputs(structure):
     for gamma in (None, 0.0, 1.0):
         keras.utils.set_random_seed(0)
         teacher, student = model(30), model(4)
-        trained = student if gamma is None else LPDistiller(teacher, student, gamma=gamma)
+        trained = (
+            student if gamma is None else LPDistiller(teacher, student, gamma=gamma)
+        )
         trained.compile("adam", cross_entropy())
         fit(trained, x, y)
         weights.append(student.get_weights())
@@ -322,7 +324,9 @@ def test_several_locality_terms_take_the_place_of_the_one_by_gamma(data):
         + 0.4 * logs["near_loss"],
         rel=1e-5,
     )
-    assert len({float(logs[name]) for name in ("lp_loss", "lp_2_loss", "near_loss")}) == 3
+    assert (
+        len({float(logs[name]) for name in ("lp_loss", "lp_2_loss", "near_loss")}) == 3
+    )
 
 
 def test_gamma_none_leaves_the_locality_preserving_loss_out(data, teacher, student):
@@ -502,7 +506,7 @@ def test_the_chosen_layers_are_said_once_and_readable(caplog, data):
     assert len(said) == 1
     assert "'features' of 'teacher' (24 wide)" in said[0]
     assert "'features' of 'student' (6 wide)" in said[0]
-    assert (distiller.teacher_layer, distiller.student_layer) == ("features", "features")
+    assert distiller.teacher_layer == distiller.student_layer == "features"
 
 
 # Models of other kinds
