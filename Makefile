@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends lint format bench clean
+.PHONY: help demo test test-slow test-backends lint format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -26,6 +26,9 @@ demo: .venv/demo.stamp  ## distil a student on real data, print and draw the res
 
 test: .venv/dev.stamp  ## run the tests
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: .venv/dev.stamp  ## run the tests that take longer
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-backends: .venv/dev.stamp  ## run neighbours and losses on JAX as well
 	$(BIN)/python -m pytest tests/test_backends.py $(ARGS)

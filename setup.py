@@ -33,7 +33,9 @@ EXTRAS["examples"] = [
 EXTRAS["all"] = sorted({one for extra in EXTRAS.values() for one in extra})
 EXTRAS["dev"] = [
     *EXTRAS["examples"],
+    "jax>=0.4.35",
     "pytest>=8.0",
+    "tensorboard>=2.18",
     "ruff>=0.9",
     "mypy>=1.11",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,15 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_lpd.checks import (
+    as_losses,
+    as_weight,
+    as_weights,
+    check_model,
+    check_outputs,
+    check_pair,
+    warn_of_probabilities,
+)
 from keras_lpd.features import (
     FEATURES,
     OUTPUTS,
@@ -19,7 +27,6 @@ from keras_lpd.features import (
     FeatureFunction,
     feature_shape,
     find_feature_layer,
-    graph_ends,
     is_graph,
     output_activation,
 )
@@ -115,7 +122,7 @@ class LPDistiller(keras.Model):
         student_features: FeatureFunction | None = None,
         name: str = "lp_distiller",
     ):
-        _check_model("student", student)
+        check_model("student", student)
         # `autocast=False`: the student gets its inputs as it would by itself.
         super().__init__(name=name, dtype=student.dtype_policy, autocast=False)
         self.gamma = gamma
@@ -123,8 +130,8 @@ class LPDistiller(keras.Model):
         self.sigma = sigma
         self.normalize = normalize
         self.pooling = pooling
-        self.distillation_losses = _as_losses(distillation_losses)
-        self.distillation_loss_weights = _as_weights(
+        self.distillation_losses = as_losses(distillation_losses)
+        self.distillation_loss_weights = as_weights(
             distillation_loss_weights, self.distillation_losses
         )
         self._teacher_function = teacher_features
@@ -170,13 +177,15 @@ class LPDistiller(keras.Model):
             TypeError: If it is no `keras.Model`.
             ValueError: If it does not fit the student.
         """
-        _check_model("teacher", teacher)
-        _check_pair(teacher, self.student)
+        check_model("teacher", teacher)
+        check_pair(teacher, self.student)
         function = self._teacher_function
         layer = self._choose_layer("teacher", teacher, function)
         keys = [term.key("teacher", layer) for term in self._terms]
         if any(term.compares_outputs for term in self._terms):
-            _check_outputs(teacher, self.student)
+            check_outputs(teacher, self.student)
+        for term in self._terms:
+            warn_of_probabilities(term.loss, teacher, self.student)
         self.teacher_layer = layer
         self._teacher = FeatureExtractor(
             teacher,
@@ -210,15 +219,12 @@ class LPDistiller(keras.Model):
         the student's output and the labels, and accuracy.
 
         Raises:
-            ValueError: If there is no teacher, its features have NaN or
-                infinite values, or there are no labels and no other loss that
-                keeps the student's features apart.
+            ValueError: If there is no teacher, or no labels and no other loss
+                that keeps the student's features apart; or if the teacher's
+                features have NaN or infinite values. The last is found before
+                the first update, under XLA (`jit_compile=True`) after it.
         """
-        if self._teacher is None:
-            raise ValueError(
-                "`fit` needs a teacher, and this distiller has none: distillers "
-                "are saved without it. Call `distiller.set_teacher(teacher)`."
-            )
+        self._require_teacher()
         if not self.compiled:
             self._compile_by_default()
         if not self.trainable_weights:
@@ -249,7 +255,7 @@ class LPDistiller(keras.Model):
 
         taught = self._run_teacher(x)
         with tf.GradientTape() as tape:
-            learned = self._student(x, training=True)
+            learned = self._student(_after(taught, x), training=True)
             y_pred = learned[OUTPUTS]
             student_loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
             values = self._distillation_values(taught, learned)
@@ -260,11 +266,7 @@ class LPDistiller(keras.Model):
             scaled_loss = self.optimizer.scale_loss(loss)
         variables = self.trainable_weights
         gradients = tape.gradient(scaled_loss, variables)
-        if not self.optimizer.built:
-            self.optimizer.build(variables)
-        # Nothing is updated before the teacher's features have been checked.
-        with tf.control_dependencies(tf.nest.flatten(taught)):
-            self.optimizer.apply_gradients(zip(gradients, variables))
+        self.optimizer.apply_gradients(zip(gradients, variables))
 
         rows = ops.shape(keras.tree.flatten(x)[0])[0]
         self._loss_tracker.update_state(loss, sample_weight=rows)
@@ -278,19 +280,28 @@ class LPDistiller(keras.Model):
 
     def _run_teacher(self, x: Any) -> dict[str, Any]:
         """The teacher's features and outputs, with NaN and infinity refused."""
-        assert self._teacher is not None
-        taught = self._teacher(x, training=False)
+        teacher = self._require_teacher()
+        taught = teacher(x, training=False)
+        checked = {}
         for key in {term.key("teacher", self.teacher_layer) for term in self._terms}:
             where = f"layer '{key}'" if key else "outputs"
             message = (
-                f"{_BAD_FEATURES} ({where} of model '{self._teacher.model.name}'). "
+                f"{_BAD_FEATURES} ({where} of model '{teacher.model.name}'). "
                 "Check that its weights are sound, and that the inputs are "
                 "preprocessed as it expects"
             )
-            taught[key] = keras.tree.map_structure(
+            checked[key] = keras.tree.map_structure(
                 functools.partial(_checked, message=message), taught[key]
             )
-        return taught
+        return checked
+
+    def _require_teacher(self) -> FeatureExtractor:
+        if self._teacher is None:
+            raise ValueError(
+                "Training needs a teacher, and this distiller has none: distillers "
+                "are saved without it. Call `distiller.set_teacher(teacher)`."
+            )
+        return self._teacher
 
     def _distillation_values(
         self, taught: dict[str, Any], learned: dict[str, Any]
@@ -465,7 +476,7 @@ class LPDistiller(keras.Model):
             locality = LocalityPreserving(
                 self.k, self.sigma, self.normalize, self.pooling
             )
-            pairs.insert(0, (locality, _as_weight("gamma", self.gamma)))
+            pairs.insert(0, (locality, as_weight("gamma", self.gamma)))
         if not pairs:
             raise ValueError(
                 "There is nothing to distil: `gamma` is None and there are no "
@@ -551,118 +562,12 @@ class _Term:
         return self.layer(role) or OUTPUTS
 
 
-def _as_losses(losses: Any) -> list[keras.distillation.DistillationLoss]:
-    if losses is None:
-        return []
-    losses = list(losses) if isinstance(losses, (list, tuple)) else [losses]
-    for loss in losses:
-        if not isinstance(loss, keras.distillation.DistillationLoss):
-            raise TypeError(
-                "`distillation_losses` takes instances of "
-                "`keras.distillation.DistillationLoss`, one or a list. "
-                f"Received: {loss!r}"
-            )
-    return losses
-
-
-def _as_weights(weights: Any, losses: list[Any]) -> list[float]:
-    if weights is None:
-        return [float(getattr(loss, "default_weight", 1.0)) for loss in losses]
-    weights = list(weights) if isinstance(weights, (list, tuple)) else [weights]
-    if len(weights) != len(losses):
-        raise ValueError(
-            "`distillation_loss_weights` needs one weight for each of the "
-            f"{len(losses)} `distillation_losses`. Received: {weights!r}"
+def _after(first: Any, x: Any) -> Any:
+    """`x`, held back in a graph until `first` is there: checked, that is."""
+    with tf.control_dependencies(tf.nest.flatten(first)):
+        return keras.tree.map_structure(
+            lambda tensor: None if tensor is None else tf.identity(tensor), x
         )
-    return [_as_weight("distillation_loss_weights", weight) for weight in weights]
-
-
-def _as_weight(argument: str, weight: Any) -> float:
-    valid = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-    if not valid or not 0 <= weight < float("inf"):
-        raise ValueError(
-            f"`{argument}` takes numbers of at least 0. Received: {weight!r}"
-        )
-    return float(weight)
-
-
-def _check_model(role: str, model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"The {role} must be a `keras.Model` (of Keras 3). Received: {model!r} "
-            f"of type {type(model).__module__}.{type(model).__name__}"
-        )
-    if not model.built:
-        raise ValueError(
-            f"The {role} '{model.name}' is not built: it has no weights yet. Start it "
-            "with a `keras.Input`, or call it on one batch of data."
-        )
-
-
-def _check_pair(teacher: keras.Model, student: keras.Model) -> None:
-    if teacher is student:
-        raise ValueError(
-            f"Teacher and student are the same model, '{student.name}'. "
-            "The student has to be a model of its own."
-        )
-    trained = {id(variable) for variable in student.trainable_variables}
-    shared = [v.path for v in teacher.variables if id(v) in trained]
-    if shared:
-        raise ValueError(
-            f"Teacher '{teacher.name}' and student '{student.name}' share weights that "
-            f"training would change: {', '.join(shared[:5])}. Use "
-            "`keras.models.clone_model` for one of the two."
-        )
-    if not (is_graph(teacher) and is_graph(student)):
-        return
-    given, taken = _named_inputs(teacher), _named_inputs(student)
-    if any(isinstance(graph_ends(model)[0], dict) for model in (teacher, student)):
-        # Of a dict of inputs each model takes what it knows by name.
-        agree = all(
-            _shapes_agree(given[name], taken[name]) for name in given.keys() & taken
-        )
-    else:
-        pairs = zip(given.values(), taken.values())
-        agree = len(given) == len(taken) and all(_shapes_agree(*pair) for pair in pairs)
-    if not agree:
-        raise ValueError(
-            "Teacher and student are run on the same batch, so their inputs must "
-            f"agree. Received: teacher '{teacher.name}' with {given}, student "
-            f"'{student.name}' with {taken}. Put a layer in front of one of them "
-            "(for example `keras.layers.Resizing`)."
-        )
-
-
-def _check_outputs(teacher: keras.Model, student: keras.Model) -> None:
-    if not (is_graph(teacher) and is_graph(student)):
-        return
-    teacher_shapes = [tuple(output.shape) for output in teacher.outputs]
-    student_shapes = [tuple(output.shape) for output in student.outputs]
-    if len(teacher_shapes) != len(student_shapes) or not all(
-        map(_shapes_agree, teacher_shapes, student_shapes)
-    ):
-        raise ValueError(
-            "A distillation loss compares the outputs of teacher and student, which "
-            f"must agree then. Received: teacher '{teacher.name}' {teacher_shapes}, "
-            f"student '{student.name}' {student_shapes}."
-        )
-
-
-def _named_inputs(model: keras.Model) -> dict[str, tuple[int | None, ...]]:
-    inputs, _ = graph_ends(model)
-    if isinstance(inputs, dict):
-        return {name: tuple(tensor.shape) for name, tensor in inputs.items()}
-    return {tensor.name: tuple(tensor.shape) for tensor in model.inputs}
-
-
-def _shapes_agree(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
-    """Whether one batch can have both shapes; Keras adds and drops a last axis of 1."""
-    shorter, longer = sorted((tuple(one), tuple(other)), key=len)
-    if len(longer) == len(shorter) + 1 and longer[-1] == 1:
-        longer = longer[:-1]
-    return len(shorter) == len(longer) and all(
-        a == b or a is None or b is None for a, b in zip(shorter, longer)
-    )
 
 
 def _checked(tensor: Any, message: str) -> Any:

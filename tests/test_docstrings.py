@@ -14,7 +14,8 @@ from keras_lpd.models import cnn_student, cnn_teacher
 
 def examples():
     names = ["keras_lpd"] + [
-        module.name for module in pkgutil.walk_packages(keras_lpd.__path__, "keras_lpd.")
+        module.name
+        for module in pkgutil.walk_packages(keras_lpd.__path__, "keras_lpd.")
     ]
     finder = doctest.DocTestFinder(exclude_empty=True)
     for name in names:

@@ -184,18 +184,28 @@ def test_outputs_that_a_loss_can_not_compare():
         )
 
 
+def test_a_softmax_beside_logits_distillation_is_warned_of():
+    student = make_student(activation="softmax")
+    with pytest.warns(UserWarning, match="expects logits, but model 'student' ends"):
+        LPDistiller(
+            make_teacher(),
+            student,
+            distillation_losses=keras.distillation.LogitsDistillation(),
+        )
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_broken_teacher_features_are_named_before_the_first_step(data, value):
     teacher, student = make_teacher(), make_student()
     teacher.layers[2].gamma.assign(teacher.layers[2].gamma * value)
     teacher.get_layer("features").activation = keras.activations.linear
-    before = [weight.numpy() for weight in student.trainable_weights]
+    before = student.get_weights()
     distiller = LPDistiller(teacher, student)
     with pytest.raises(
         ValueError, match="teacher's features have NaN.*'features' of model 'teacher'"
     ):
         distiller.fit(*data, verbose=0)
-    assert same(before, [weight.numpy() for weight in student.trainable_weights])
+    assert same(before, student.get_weights())
 
 
 def test_broken_teacher_features_are_named_under_xla_too(data):
@@ -216,5 +226,9 @@ def test_a_student_with_nothing_to_train(data, teacher, student):
 
 
 def test_fit_without_a_teacher(data, student):
+    distiller = LPDistiller(None, student)
     with pytest.raises(ValueError, match=r"needs a teacher.*set_teacher"):
-        LPDistiller(None, student).fit(*data, verbose=0)
+        distiller.fit(*data, verbose=0)
+    distiller.compile("adam", cross_entropy())
+    with pytest.raises(ValueError, match=r"needs a teacher.*set_teacher"):
+        distiller.train_on_batch(*data)
