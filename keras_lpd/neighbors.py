@@ -1,7 +1,7 @@
 """Distances, nearest neighbours and heat-kernel weights within a batch.
 
-Pure functions on tensors, written with `keras.ops`: they run on TensorFlow,
-JAX and PyTorch alike. Everything is computed in float32, whatever came in:
+Pure functions on tensors, written with `keras.ops`: they run on TensorFlow and
+JAX alike. Everything is computed in float32, whatever came in:
 the expanded square |x|^2 - 2xy + |y|^2 cancels badly in half precision.
 """
 

@@ -23,14 +23,14 @@ def cnn_teacher(
     return keras.Sequential(
         [
             keras.Input(input_shape),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.Conv2D(64, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(128, 3, padding="same", activation="relu"),
-            layers.Conv2D(128, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(256, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
+            layers.Conv2D(32, 3, padding="same", activation="relu", name="conv_1"),
+            layers.Conv2D(64, 3, padding="same", activation="relu", name="conv_2"),
+            layers.MaxPooling2D(name="pool_1"),
+            layers.Conv2D(128, 3, padding="same", activation="relu", name="conv_3"),
+            layers.Conv2D(128, 3, padding="same", activation="relu", name="conv_4"),
+            layers.MaxPooling2D(name="pool_2"),
+            layers.Conv2D(256, 3, padding="same", activation="relu", name="conv_5"),
+            layers.MaxPooling2D(name="pool_3"),
             layers.Flatten(),
             layers.Dropout(0.4),
             layers.Dense(128, activation="relu", name="features"),
@@ -61,12 +61,16 @@ def cnn_student(
     return keras.Sequential(
         [
             keras.Input(input_shape),
-            layers.Conv2D(width, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(2 * width, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(2 * width, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
+            layers.Conv2D(width, 3, padding="same", activation="relu", name="conv_1"),
+            layers.MaxPooling2D(name="pool_1"),
+            layers.Conv2D(
+                2 * width, 3, padding="same", activation="relu", name="conv_2"
+            ),
+            layers.MaxPooling2D(name="pool_2"),
+            layers.Conv2D(
+                2 * width, 3, padding="same", activation="relu", name="conv_3"
+            ),
+            layers.MaxPooling2D(name="pool_3"),
             layers.Flatten(),
             layers.Dense(32, activation="relu", name="features"),
             layers.Dense(classes, name="logits"),
