@@ -134,6 +134,8 @@ def main() -> None:
     parser.add_argument("--data-dir", help="where tensorflow-datasets keeps its data")
     parser.add_argument("--out", default="quickstart.png", help="the picture")
     options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error("--seeds must be at least 1")
 
     console = Console()
     plan = PLANS[options.dataset]

@@ -1,53 +1,15 @@
-"""What `LPDistiller` asks of models, losses and weights, before it trains."""
+"""What `LPDistiller` asks of models, before it trains."""
 
 from __future__ import annotations
 
-import numbers
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_lpd.features import graph_ends, is_graph, output_activation
-
-
-def as_losses(losses: Any) -> list[keras.distillation.DistillationLoss]:
-    """One loss, several or none as a list."""
-    if losses is None:
-        return []
-    losses = list(losses) if isinstance(losses, (list, tuple)) else [losses]
-    for loss in losses:
-        if not isinstance(loss, keras.distillation.DistillationLoss):
-            raise TypeError(
-                "`distillation_losses` takes instances of "
-                "`keras.distillation.DistillationLoss`, one or a list. "
-                f"Received: {loss!r}"
-            )
-    return losses
-
-
-def as_weights(weights: Any, losses: list[Any]) -> list[float]:
-    """A weight for each loss: its default, where none are given."""
-    if weights is None:
-        return [float(getattr(loss, "default_weight", 1.0)) for loss in losses]
-    weights = list(weights) if isinstance(weights, (list, tuple)) else [weights]
-    if len(weights) != len(losses):
-        raise ValueError(
-            "`distillation_loss_weights` needs one weight for each of the "
-            f"{len(losses)} `distillation_losses`. Received: {weights!r}"
-        )
-    return [as_weight("distillation_loss_weights", weight) for weight in weights]
-
-
-def as_weight(argument: str, weight: Any) -> float:
-    """The weight as a float, if it is a finite number of at least 0."""
-    valid = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-    if not valid or not 0 <= weight < float("inf"):
-        raise ValueError(
-            f"`{argument}` takes numbers of at least 0. Received: {weight!r}"
-        )
-    return float(weight)
 
 
 def check_model(role: str, model: Any) -> None:
@@ -130,6 +92,25 @@ def _shapes_agree(one: Sequence[int | None], other: Sequence[int | None]) -> boo
     return len(shorter) == len(longer) and all(
         a == b or a is None or b is None for a, b in zip(shorter, longer)
     )
+
+
+def check_finite(teacher: keras.Model) -> None:
+    """Refuses a teacher whose weights have NaN or infinite values.
+
+    Its features need not show it: on CPUs a ReLU makes 0 of NaN.
+    """
+    broken = [
+        variable.path
+        for variable in teacher.weights
+        if keras.backend.is_float_dtype(variable.dtype)
+        and not bool(ops.all(ops.isfinite(variable)))
+    ]
+    if broken:
+        raise ValueError(
+            f"The teacher '{teacher.name}' has NaN or infinite values in its weights, "
+            f"so its features mean nothing: {', '.join(broken[:5])}. Load or train "
+            "it again."
+        )
 
 
 def warn_of_probabilities(

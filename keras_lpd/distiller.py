@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_lpd.checks import (
-    as_losses,
-    as_weight,
-    as_weights,
+    check_finite,
     check_model,
     check_outputs,
     check_pair,
@@ -30,12 +27,12 @@ from keras_lpd.features import (
     is_graph,
     output_activation,
 )
-from keras_lpd.guard import SPREAD, Guard
+from keras_lpd.guard import SPREAD, Guard, LatelyMean
 from keras_lpd.log import logger
 from keras_lpd.losses.cross_entropy import CrossEntropy
-from keras_lpd.losses.feature_loss import FeatureLoss, snake_case
 from keras_lpd.losses.locality import LocalityPreserving
 from keras_lpd.neighbors import as_vectors, feature_variance
+from keras_lpd.terms import as_losses, as_weights, make_terms
 
 _BAD_FEATURES = "The teacher's features have NaN or infinite values"
 
@@ -125,29 +122,37 @@ class LPDistiller(keras.Model):
         check_model("student", student)
         # `autocast=False`: the student gets its inputs as it would by itself.
         super().__init__(name=name, dtype=student.dtype_policy, autocast=False)
-        self.gamma = gamma
-        self.k = k
-        self.sigma = sigma
-        self.normalize = normalize
-        self.pooling = pooling
+        self._settings: dict[str, Any] = {
+            "gamma": gamma,
+            "k": k,
+            "sigma": sigma,
+            "normalize": normalize,
+            "pooling": pooling,
+            "teacher_layer": teacher_layer,
+            "student_layer": student_layer,
+        }
         self.distillation_losses = as_losses(distillation_losses)
         self.distillation_loss_weights = as_weights(
             distillation_loss_weights, self.distillation_losses
         )
         self._teacher_function = teacher_features
-        self._named_layers = {"teacher": teacher_layer, "student": student_layer}
 
         self.student = student
         self.built = True
-        self._terms = self._make_terms()
-        self._loss_trackers = [
+        self._terms = make_terms(
+            self.distillation_losses,
+            self.distillation_loss_weights,
+            gamma,
+            LocalityPreserving(k, sigma, normalize, pooling),
+        )
+        # For the logs of training: one tracker a term, and these two.
+        self._term_trackers = [
             keras.metrics.Mean(name=f"{term.name}_loss") for term in self._terms
         ]
         self._student_loss_tracker = keras.metrics.Mean(name="student_loss")
-        self._spread_tracker = (
-            keras.metrics.Mean(name=SPREAD) if self._compares_features else None
-        )
-        self._said_compiled = False
+        self._spread_tracker = LatelyMean(name=SPREAD)
+        self._guard = Guard([tracker.name for tracker in self._term_trackers])
+        self._compiled_by_default = False
 
         self.teacher_layer: str | None = None
         self.student_layer = self._choose_layer("student", student, student_features)
@@ -164,6 +169,11 @@ class LPDistiller(keras.Model):
     @property
     def teacher(self) -> keras.Model | None:
         return None if self._teacher is None else self._teacher.model
+
+    @property
+    def gamma(self) -> float | None:
+        """The weight of the locality preserving loss, fixed once made."""
+        return self._settings["gamma"]
 
     def set_teacher(self, teacher: keras.Model) -> None:
         """Gives the distiller another teacher, or a loaded one its first.
@@ -215,8 +225,8 @@ class LPDistiller(keras.Model):
     ) -> keras.callbacks.History:
         """Trains the student; takes and returns what `keras.Model.fit` does.
 
-        Without `compile`, it trains with Adam, the cross-entropy that fits
-        the student's output and the labels, and accuracy.
+        Without `compile`, it trains a classifier: with Adam, the cross-entropy
+        that fits the student's output and the labels, and accuracy.
 
         Raises:
             ValueError: If there is no teacher, or no labels and no other loss
@@ -224,7 +234,7 @@ class LPDistiller(keras.Model):
                 features have NaN or infinite values. The last is found before
                 the first update, under XLA (`jit_compile=True`) after it.
         """
-        self._require_teacher()
+        check_finite(self._require_teacher().model)
         if not self.compiled:
             self._compile_by_default()
         if not self.trainable_weights:
@@ -232,11 +242,10 @@ class LPDistiller(keras.Model):
                 f"Student '{self.student.name}' has no trainable weights. "
                 "Set `trainable = True` on it before `fit`."
             )
-        guard = Guard([tracker.name for tracker in self._loss_trackers])
         if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(guard)
+            callbacks.callbacks.append(self._guard)
         else:
-            callbacks = [*keras.tree.flatten(callbacks or []), guard]
+            callbacks = [*keras.tree.flatten(callbacks or []), self._guard]
         try:
             return super().fit(
                 x, y, batch_size, epochs, verbose, callbacks=callbacks, **kwargs
@@ -268,14 +277,14 @@ class LPDistiller(keras.Model):
         gradients = tape.gradient(scaled_loss, variables)
         self.optimizer.apply_gradients(zip(gradients, variables))
 
-        rows = ops.shape(keras.tree.flatten(x)[0])[0]
+        rows = ops.shape(next(t for t in keras.tree.flatten(x) if t is not None))[0]
         self._loss_tracker.update_state(loss, sample_weight=rows)
         self._student_loss_tracker.update_state(student_loss, sample_weight=rows)
-        for tracker, value in zip(self._loss_trackers, values):
+        for tracker, value in zip(self._term_trackers, values):
             tracker.update_state(value, sample_weight=rows)
-        if self._spread_tracker is not None:
+        if self._compares_features:
             spread = ops.sqrt(feature_variance(self._spread_features(learned)))
-            self._spread_tracker.update_state(spread, sample_weight=rows)
+            self._spread_tracker.update_state(spread)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def _run_teacher(self, x: Any) -> dict[str, Any]:
@@ -351,9 +360,12 @@ class LPDistiller(keras.Model):
                 (ops.cast(loss, "float32") for loss in self.losses), ops.zeros(())
             )
         loss = super().compute_loss(x, y, y_pred, sample_weight, training=training)
-        if isinstance(self.loss, CrossEntropy) and not self._said_compiled:
-            self._said_compiled = True
-            logger.info("Not compiled, so: Adam, %s, accuracy.", self.loss.chosen)
+        if self._compiled_by_default and isinstance(self.loss, CrossEntropy):
+            self._compiled_by_default = False  # said once
+            guess = "" if is_graph(self.student) else " (assumed: a subclassed student)"
+            logger.info(
+                "Not compiled, so: Adam, %s%s, accuracy.", self.loss.chosen, guess
+            )
         return loss
 
     def compute_metrics(
@@ -365,19 +377,34 @@ class LPDistiller(keras.Model):
 
     @property
     def metrics(self) -> list[Any]:
-        # Compiled metrics that no label has come by to build have no result.
-        return [metric for metric in super().metrics if getattr(metric, "built", True)]
+        # Compiled metrics that no label has come by to build have no result; and
+        # without a loss on features there is no spread to tell of.
+        return [
+            metric
+            for metric in super().metrics
+            if getattr(metric, "built", True)
+            and (self._compares_features or metric is not self._spread_tracker)
+        ]
+
+    @property
+    def output_names(self) -> list[str]:
+        # Keras finds losses and metrics that are given by output name with this.
+        return self.student.output_names
 
     def test_step(self, data: Any) -> dict[str, Any]:
+        if keras.utils.unpack_x_y_sample_weight(data)[1] is None:
+            raise ValueError(
+                "Evaluation (and `validation_data`) needs labels. Received none. Give "
+                "(x, y), or leave `validation_data` out."
+            )
         logs = super().test_step(data)
-        for tracker in (
-            self._student_loss_tracker,
-            self._spread_tracker,
-            *self._loss_trackers,
-        ):
-            if tracker is not None:
-                logs.pop(tracker.name, None)
-        return logs
+        training = {self._student_loss_tracker.name, self._spread_tracker.name}
+        training |= {tracker.name for tracker in self._term_trackers}
+        return {name: value for name, value in logs.items() if name not in training}
+
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """Exports the student; see `keras.Model.export`."""
+        return self.student.export(*args, **kwargs)
 
     def auxiliary_parameters(self) -> int:
         """How many parameters are trained besides the student's own.
@@ -395,8 +422,10 @@ class LPDistiller(keras.Model):
 
     def __dir__(self) -> list[str]:
         # Keras saves the state of all models and metrics among these attributes.
-        unsaved = ("teacher", "_loss_trackers", "_student_loss_tracker")
-        return [name for name in super().__dir__() if name not in unsaved]
+        trackers = ("_term_trackers", "_student_loss_tracker", "_spread_tracker")
+        return [
+            name for name in super().__dir__() if name not in ("teacher", *trackers)
+        ]
 
     def save_own_variables(self, store: Any) -> None:
         # Keras forgets how far dropout's random numbers had come; with them a
@@ -427,13 +456,7 @@ class LPDistiller(keras.Model):
         return {
             "name": self.name,
             "student": serialize(self.student),
-            "gamma": self.gamma,
-            "k": self.k,
-            "sigma": self.sigma,
-            "normalize": self.normalize,
-            "pooling": self.pooling,
-            "teacher_layer": self._named_layers["teacher"],
-            "student_layer": self._named_layers["student"],
+            **self._settings,
             "distillation_losses": [serialize(x) for x in self.distillation_losses],
             "distillation_loss_weights": list(self.distillation_loss_weights),
             **{name: f and serialize(f) for name, f in functions.items()},
@@ -461,41 +484,11 @@ class LPDistiller(keras.Model):
     def _compares_features(self) -> bool:
         return any(term.compares_features for term in self._terms)
 
-    def _make_terms(self) -> tuple[_Term, ...]:
-        """The losses to add up, each with its weight and its name in the logs."""
-        pairs = list(zip(self.distillation_losses, self.distillation_loss_weights))
-        if any(isinstance(loss, LocalityPreserving) for loss, _ in pairs):
-            if self.gamma not in (None, LocalityPreserving.default_weight):
-                raise ValueError(
-                    "`distillation_losses` has its own LocalityPreserving, which "
-                    "takes the place of the one weighted by `gamma`. Give its "
-                    "weight in `distillation_loss_weights`. "
-                    f"Received: gamma={self.gamma!r}"
-                )
-        elif self.gamma is not None:
-            locality = LocalityPreserving(
-                self.k, self.sigma, self.normalize, self.pooling
-            )
-            pairs.insert(0, (locality, as_weight("gamma", self.gamma)))
-        if not pairs:
-            raise ValueError(
-                "There is nothing to distil: `gamma` is None and there are no "
-                "`distillation_losses`. Give one of them."
-            )
-        terms: list[_Term] = []
-        for loss, weight in pairs:
-            name = getattr(loss, "name", None) or snake_case(type(loss).__name__)
-            taken = [term.loss_name for term in terms].count(name)
-            terms.append(
-                _Term(loss, weight, name, f"{name}_{taken + 1}" if taken else name)
-            )
-        return tuple(terms)
-
     def _choose_layer(
         self, role: str, model: keras.Model, function: FeatureFunction | None
     ) -> str | None:
         """The layer of those losses that name none; `None` where there is none such."""
-        named = self._named_layers[role]
+        named = self._settings[f"{role}_layer"]
         if named is not None:
             return named
         if not any(t.compares_features and not t.layer(role) for t in self._terms):
@@ -506,6 +499,12 @@ class LPDistiller(keras.Model):
         return [key for key in (t.key(role, layer) for t in self._terms) if key]
 
     def _compile_by_default(self) -> None:
+        if is_graph(self.student) and len(self.student.outputs) != 1:
+            raise ValueError(
+                "`fit` without `compile` is for students with one output; "
+                f"'{self.student.name}' has {len(self.student.outputs)}. Call "
+                "`compile` with a loss for each."
+            )
         activation = output_activation(self.student)
         units = self.student.outputs[0].shape[-1] if is_graph(self.student) else None
         binary = activation == "sigmoid" or units == 1
@@ -521,45 +520,7 @@ class LPDistiller(keras.Model):
             loss=CrossEntropy(from_logits=activation is None, binary=binary),
             metrics=[accuracy],
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Term:
-    """A distillation loss in the sum.
-
-    Args:
-        loss: The loss.
-        weight: Its weight.
-        loss_name: What it calls itself.
-        name: The same, made unique: its name in the logs.
-    """
-
-    loss: keras.distillation.DistillationLoss
-    weight: float
-    loss_name: str
-    name: str
-
-    @property
-    def compares_features(self) -> bool:
-        return isinstance(self.loss, FeatureLoss)
-
-    @property
-    def compares_outputs(self) -> bool:
-        return self.key("teacher", None) == OUTPUTS == self.key("student", None)
-
-    @property
-    def only_attracts(self) -> bool:
-        return getattr(self.loss, "only_attracts", False)
-
-    def layer(self, role: str) -> str | None:
-        """The layer that the loss itself names."""
-        return getattr(self.loss, f"{role}_layer_name", None)
-
-    def key(self, role: str, default: str | None) -> str:
-        """Where a `FeatureExtractor`'s results hold what the loss compares."""
-        if self.compares_features:
-            return self.layer(role) or default or FEATURES
-        return self.layer(role) or OUTPUTS
+        self._compiled_by_default = True
 
 
 def _after(first: Any, x: Any) -> Any:

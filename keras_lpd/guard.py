@@ -15,6 +15,27 @@ COLLAPSED = 0.01
 """The share of the first spread under which the features count as collapsed."""
 
 
+class LatelyMean(keras.metrics.Metric):
+    """The mean of a value over the last few batches, older ones fading away.
+
+    Unlike a mean over the epoch it tells where training has come to.
+    """
+
+    fading = 0.7
+
+    def __init__(self, name: str):
+        super().__init__(name=name)
+        self.total = self.add_variable((), "zeros", name="total")
+        self.count = self.add_variable((), "zeros", name="count")
+
+    def update_state(self, value: Any, sample_weight: Any = None) -> None:
+        self.total.assign(self.fading * self.total + value)
+        self.count.assign(self.fading * self.count + 1.0)
+
+    def result(self) -> Any:
+        return keras.ops.divide_no_nan(self.total, self.count)
+
+
 class Guard(keras.callbacks.Callback):
     """Warns when the student's features collapse; stops on NaN distillation losses.
 
@@ -29,6 +50,9 @@ class Guard(keras.callbacks.Callback):
         self.first_batch = True
         self.warned = False
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.first_batch = True
+
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
@@ -36,7 +60,7 @@ class Guard(keras.callbacks.Callback):
             return
         self.first_batch = False
         logs = logs or {}
-        if SPREAD in logs:
+        if SPREAD in logs and self.first_spread is None:
             self.first_spread = float(logs[SPREAD])
         for name in self.loss_names:
             value = float(logs.get(name, 0.0))
@@ -60,6 +84,6 @@ class Guard(keras.callbacks.Callback):
                 f"{float(spread):.3g}, under {COLLAPSED:.0%} of the "
                 f"{self.first_spread:.3g} it had at the first batch. The locality "
                 "preserving loss outweighs the cross-entropy: use a smaller "
-                "`gamma` (a tenth of it, say), or `normalize='spread'`.",
+                "`gamma`, a tenth of it, say.",
                 stacklevel=2,
             )

@@ -160,6 +160,18 @@ def test_a_subclassed_model_needs_a_feature_function(role):
             {"gamma": 0.7, "distillation_losses": LocalityPreserving()},
             "takes the place.*distillation_loss_weights.*gamma=0.7",
         ),
+        (
+            {"k": 17, "distillation_losses": LocalityPreserving()},
+            "takes the place.*'k': 17",
+        ),
+        (
+            {
+                "k": 0,
+                "gamma": None,
+                "distillation_losses": keras.distillation.LogitsDistillation(),
+            },
+            "`k` must be",
+        ),
     ],
 )
 def test_numbers_and_names_out_of_range(options, message):
@@ -194,29 +206,53 @@ def test_a_softmax_beside_logits_distillation_is_warned_of():
         )
 
 
+def linear_teacher():
+    """Hands on the NaN that it gets."""
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(12, name="features"),
+            layers.Dense(3),
+        ],
+        name="linear",
+    )
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_broken_teacher_weights_are_named_before_the_first_step(data, jit_compile):
+    """A ReLU may hide them: on CPUs it makes 0 of NaN."""
+    teacher, student = make_teacher(), make_student()
+    teacher.layers[1].kernel.assign(teacher.layers[1].kernel * np.nan)
+    before = student.get_weights()
+    distiller = LPDistiller(teacher, student)
+    distiller.compile("adam", cross_entropy(), jit_compile=jit_compile)
+    with pytest.raises(ValueError, match="'teacher' has NaN.*in its weights.*kernel"):
+        distiller.fit(*data, verbose=0)
+    assert same(before, student.get_weights())
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_broken_teacher_features_are_named_before_the_first_step(data, value):
-    teacher, student = make_teacher(), make_student()
-    teacher.layers[2].gamma.assign(teacher.layers[2].gamma * value)
-    teacher.get_layer("features").activation = keras.activations.linear
+    x, y = data
+    x = np.where(np.arange(96)[:, None] == 7, value, x)
+    teacher, student = linear_teacher(), make_student()
     before = student.get_weights()
     distiller = LPDistiller(teacher, student)
     with pytest.raises(
-        ValueError, match="teacher's features have NaN.*'features' of model 'teacher'"
+        ValueError, match="teacher's features have NaN.*'features' of model 'linear'"
     ):
-        distiller.fit(*data, verbose=0)
+        distiller.fit(x, y, batch_size=96, verbose=0)
     assert same(before, student.get_weights())
 
 
 def test_broken_teacher_features_are_named_under_xla_too(data):
     """XLA drops checks inside a step: there it is seen after the first."""
-    teacher = make_teacher()
-    teacher.layers[2].gamma.assign(teacher.layers[2].gamma * np.nan)
-    teacher.get_layer("features").activation = keras.activations.linear
-    distiller = LPDistiller(teacher, make_student())
+    x, y = data
+    x = np.where(np.arange(96)[:, None] == 7, np.nan, x)
+    distiller = LPDistiller(linear_teacher(), make_student())
     distiller.compile("adam", cross_entropy(), jit_compile=True)
     with pytest.raises(ValueError, match="`lp_loss` is nan at the first batch"):
-        distiller.fit(*data, verbose=0)
+        distiller.fit(x, y, batch_size=96, verbose=0)
 
 
 def test_a_student_with_nothing_to_train(data, teacher, student):
@@ -232,3 +268,30 @@ def test_fit_without_a_teacher(data, student):
     distiller.compile("adam", cross_entropy())
     with pytest.raises(ValueError, match=r"needs a teacher.*set_teacher"):
         distiller.train_on_batch(*data)
+
+
+def test_evaluation_without_labels(data, teacher, student):
+    distiller = LPDistiller(teacher, student)
+    distiller.compile("adam", cross_entropy())
+    with pytest.raises(ValueError, match="needs labels"):
+        distiller.evaluate(data[0], verbose=0)
+
+
+def test_two_outputs_need_a_compile(data):
+    def model(width):
+        inputs = keras.Input((8,))
+        hidden = layers.Dense(width, name="hidden")(inputs)
+        return keras.Model(inputs, [layers.Dense(3)(hidden), layers.Dense(2)(hidden)])
+
+    distiller = LPDistiller(
+        model(9), model(4), teacher_layer="hidden", student_layer="hidden"
+    )
+    with pytest.raises(ValueError, match="one output.*has 2.*compile"):
+        distiller.fit(data[0], [data[1], data[1]], verbose=0)
+
+
+def test_gamma_can_not_be_changed_without_effect(teacher, student):
+    distiller = LPDistiller(teacher, student, gamma=0.2)
+    assert distiller.gamma == 0.2
+    with pytest.raises(AttributeError):
+        distiller.gamma = 0.0

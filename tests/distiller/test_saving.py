@@ -168,6 +168,15 @@ def test_checkpoints_load_into_a_new_distiller(tmp_path, data, trained):
         assert np.array_equal(ours, theirs)
 
 
+def test_export_is_the_students(tmp_path, data, trained):
+    import tensorflow as tf
+
+    trained.export(tmp_path / "saved_model", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "saved_model"))
+    expected = trained.student.predict(data[0], verbose=0)
+    np.testing.assert_allclose(served.serve(data[0]), expected, rtol=1e-5, atol=1e-6)
+
+
 # Callbacks
 
 

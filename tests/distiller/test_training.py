@@ -353,6 +353,73 @@ def test_auxiliary_parameters_counts_what_is_not_the_students(teacher, student):
     assert distiller.auxiliary_parameters() == 5 * 7 + 7
 
 
+@pytest.mark.parametrize("by", [dict, list])
+def test_a_student_with_two_outputs(data, by):
+    """Losses and metrics go by output, as in the student's own `compile`."""
+    x, y = data
+
+    def model(width):
+        inputs = keras.Input((8,))
+        hidden = layers.Dense(width, activation="relu", name="hidden")(inputs)
+        return keras.Model(
+            inputs,
+            [
+                layers.Dense(3, name="kind")(hidden),
+                layers.Dense(1, name="size")(hidden),
+            ],
+        )
+
+    losses = {"kind": cross_entropy(), "size": "mse"}
+    metrics = {"kind": ["accuracy"], "size": ["mae"]}
+    if by is list:
+        losses, metrics = list(losses.values()), list(metrics.values())
+    results = {}
+    for gamma in (None, 0.0, 1.0):
+        keras.utils.set_random_seed(0)
+        teacher, student = model(30), model(5)
+        trained = student
+        if gamma is not None:
+            trained = LPDistiller(
+                teacher,
+                student,
+                gamma=gamma,
+                teacher_layer="hidden",
+                student_layer="hidden",
+            )
+        trained.compile("adam", losses, metrics=metrics)
+        history = fit(trained, x, [y, x[:, :1]]).history
+        results[gamma] = student.get_weights(), history
+    assert same(results[None][0], results[0.0][0])
+    assert not same(results[None][0], results[1.0][0])
+    for name, values in results[None][1].items():
+        assert results[0.0][1][name] == values
+    assert {"kind_loss", "size_loss", "kind_accuracy", "size_mae"} < results[0.0][
+        1
+    ].keys()
+
+
+def test_an_optional_input_may_be_missing(data):
+    x, y = data
+
+    class Join(layers.Layer):
+        def call(self, extra, inputs):
+            return inputs if extra is None else inputs + extra
+
+        def compute_output_shape(self, extra_shape, inputs_shape):
+            return inputs_shape
+
+    def model(width):
+        extra = keras.Input((8,), optional=True, name="extra")
+        inputs = keras.Input((8,), name="inputs")
+        hidden = layers.Dense(width, activation="relu")(Join()(extra, inputs))
+        return keras.Model([extra, inputs], layers.Dense(3)(hidden))
+
+    distiller = LPDistiller(model(20), model(4))
+    distiller.compile("adam", cross_entropy())
+    logs = distiller.train_on_batch([None, x], y, return_dict=True)
+    assert logs["lp_loss"] > 0
+
+
 # Sample weights, labels
 
 
@@ -392,7 +459,7 @@ def test_weighted_metrics_see_the_sample_weights(data, teacher, student):
     )
     logs = distiller.evaluate(x, y, sample_weight=weight, return_dict=True, verbose=0)
     right = np.argmax(student.predict(x, verbose=0), axis=1) == y
-    assert logs["accuracy"] == pytest.approx(right[:48].mean())
+    assert float(logs["accuracy"]) == pytest.approx(right[:48].mean())
     assert {"loss", "top2"} == logs.keys() - {"accuracy"}
 
 
@@ -693,6 +760,34 @@ def test_a_collapse_is_warned_of_once_with_the_remedy(data, teacher):
         history = fit(distiller, *data, epochs=40).history
     assert len([w for w in caught if "collapsed" in str(w.message)]) == 1
     assert history["feature_spread"][-1] < 0.01 * history["feature_spread"][0]
+
+
+@pytest.mark.parametrize("fits", [1, 6])
+def test_a_quick_collapse_is_warned_of(data, teacher, fits):
+    """Within the first epoch, or over several calls of `fit`."""
+    x, y = np.tile(data[0], (10, 1)), np.tile(data[1], 10)
+    keras.utils.set_random_seed(1)
+    student = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(6, name="features"), layers.Dense(3)]
+    )
+    distiller = LPDistiller(teacher, student, gamma=1000.0)
+    distiller.compile(keras.optimizers.Adam(0.03 / fits), cross_entropy())
+    with pytest.warns(UserWarning, match="collapsed") as caught:
+        for _ in range(fits):
+            fit(distiller, x, y, batch_size=8)
+    assert len([w for w in caught if "collapsed" in str(w.message)]) == 1
+
+
+def test_a_callback_list_is_taken_as_it_is(data, teacher, student):
+    distiller = LPDistiller(teacher, student)
+    distiller.compile("adam", cross_entropy())
+    epochs = []
+    count = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda e, logs: epochs.append(e)
+    )
+    callbacks = keras.callbacks.CallbackList([count], add_history=True, model=distiller)
+    distiller.fit(*data, epochs=2, callbacks=callbacks, verbose=0)
+    assert epochs == [0, 1]
 
 
 def test_a_healthy_training_is_not_warned_of(data, teacher, student):
