@@ -195,7 +195,7 @@ def main() -> None:
     gain = np.mean(scores["distilled"]) - np.mean(scores["alone"])
     console.print(
         f"Distilled students are {gain:+.2f} points from those trained alone "
-        f"(mean of {options.seeds} seeds)."
+        f"(mean over {options.seeds} seeds)."
     )
     with console.status("Drawing ..."):
         draw(pathlib.Path(options.out), scores, models, data)
