@@ -50,7 +50,13 @@ setup(
     packages=find_packages(include=["keras_lpd", "keras_lpd.*"]),
     package_data={"keras_lpd": ["py.typed"]},
     python_requires=">=3.10",
-    install_requires=["tensorflow>=2.18", "keras>=3.12", "numpy>=1.26"],
+    install_requires=[
+        "tensorflow>=2.18",
+        "keras>=3.12",
+        "numpy>=1.26",
+        "filelock>=3.12",
+    ],
+    entry_points={"console_scripts": ["keras-lpd = keras_lpd.cli:main"]},
     extras_require=EXTRAS,
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -9,12 +9,13 @@ from keras_lpd.version import __version__ as __version__
 
 if _keras.config.backend() == "tensorflow":
     from keras_lpd.distiller import LPDistiller as LPDistiller
+    from keras_lpd.teacher_cache import TeacherCache as TeacherCache
 else:
 
     def __getattr__(name: str) -> type:
-        if name == "LPDistiller":
+        if name in ("LPDistiller", "TeacherCache"):
             raise ImportError(
-                "LPDistiller needs Keras on TensorFlow; here it runs on "
+                f"{name} needs Keras on TensorFlow; here it runs on "
                 f"{_keras.config.backend()!r}. Set the environment variable "
                 "KERAS_BACKEND=tensorflow before importing keras, or use the "
                 "losses in `keras.distillation.Distiller`, on any backend."

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lpd.features import graph_ends, is_graph, output_activation
+from keras_lpd.features import graph_ends, is_graph
 
 
 def check_model(role: str, model: Any) -> None:
@@ -47,11 +47,11 @@ def check_pair(teacher: keras.Model, student: keras.Model) -> None:
     if any(isinstance(graph_ends(model)[0], dict) for model in (teacher, student)):
         # Of a dict of inputs each model takes what it knows by name.
         agree = all(
-            _shapes_agree(given[name], taken[name]) for name in given.keys() & taken
+            shapes_agree(given[name], taken[name]) for name in given.keys() & taken
         )
     else:
         pairs = zip(given.values(), taken.values())
-        agree = len(given) == len(taken) and all(_shapes_agree(*pair) for pair in pairs)
+        agree = len(given) == len(taken) and all(shapes_agree(*pair) for pair in pairs)
     if not agree:
         raise ValueError(
             "Teacher and student are run on the same batch, so their inputs must "
@@ -61,18 +61,19 @@ def check_pair(teacher: keras.Model, student: keras.Model) -> None:
         )
 
 
-def check_outputs(teacher: keras.Model, student: keras.Model) -> None:
+def check_outputs(
+    teacher: str, shapes: Sequence[tuple[int | None, ...]], student: keras.Model
+) -> None:
     """Refuses models whose outputs can't be compared with each other."""
-    if not (is_graph(teacher) and is_graph(student)):
+    if not is_graph(student):
         return
-    teacher_shapes = [tuple(output.shape) for output in teacher.outputs]
     student_shapes = [tuple(output.shape) for output in student.outputs]
-    if len(teacher_shapes) != len(student_shapes) or not all(
-        map(_shapes_agree, teacher_shapes, student_shapes)
+    if len(shapes) != len(student_shapes) or not all(
+        map(shapes_agree, shapes, student_shapes)
     ):
         raise ValueError(
             "A distillation loss compares the outputs of teacher and student, which "
-            f"must agree then. Received: teacher '{teacher.name}' {teacher_shapes}, "
+            f"must agree then. Received: teacher '{teacher}' {list(shapes)}, "
             f"student '{student.name}' {student_shapes}."
         )
 
@@ -84,7 +85,7 @@ def _named_inputs(model: keras.Model) -> dict[str, tuple[int | None, ...]]:
     return {tensor.name: tuple(tensor.shape) for tensor in model.inputs}
 
 
-def _shapes_agree(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
+def shapes_agree(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
     """Whether one batch can have both shapes; Keras adds and drops a last axis of 1."""
     shorter, longer = sorted((tuple(one), tuple(other)), key=len)
     if len(longer) == len(shorter) + 1 and longer[-1] == 1:
@@ -114,16 +115,15 @@ def check_finite(teacher: keras.Model) -> None:
 
 
 def warn_of_probabilities(
-    loss: keras.distillation.DistillationLoss, *models: Any
+    loss: keras.distillation.DistillationLoss, activations: dict[str, str | None]
 ) -> None:
     """Warns where `LogitsDistillation` would take the softmax of a softmax."""
     if not isinstance(loss, keras.distillation.LogitsDistillation):
         return
-    for model in models:
-        activation = output_activation(model)
+    for name, activation in activations.items():
         if activation is not None:
             warnings.warn(
-                f"LogitsDistillation expects logits, but model '{model.name}' ends in "
+                f"LogitsDistillation expects logits, but model '{name}' ends in "
                 f"a {activation}: it would distil the softmax of that. Use models "
                 "without the last activation, and `from_logits=True` in the loss.",
                 stacklevel=3,

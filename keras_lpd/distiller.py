@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,19 +9,12 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_lpd.checks import (
-    check_finite,
-    check_model,
-    check_outputs,
-    check_pair,
-    warn_of_probabilities,
-)
+from keras_lpd.checks import check_model, warn_of_probabilities
 from keras_lpd.features import (
     FEATURES,
     OUTPUTS,
     FeatureExtractor,
     FeatureFunction,
-    feature_shape,
     find_feature_layer,
     is_graph,
     output_activation,
@@ -32,9 +24,11 @@ from keras_lpd.log import logger
 from keras_lpd.losses.cross_entropy import CrossEntropy
 from keras_lpd.losses.locality import LocalityPreserving
 from keras_lpd.neighbors import as_vectors, feature_variance
+from keras_lpd.refusals import explained
+from keras_lpd.taught import inputs_of
+from keras_lpd.teacher_cache import TeacherCache
+from keras_lpd.teachers import CachedTeacher, RunningTeacher, Teacher
 from keras_lpd.terms import as_losses, as_weights, make_terms
-
-_BAD_FEATURES = "The teacher's features have NaN or infinite values"
 
 
 @keras.saving.register_keras_serializable(package="keras_lpd")
@@ -53,8 +47,10 @@ class LPDistiller(keras.Model):
 
     Args:
         teacher: A trained, built `keras.Model`. It is run in inference mode
-            and left exactly as it came. `None` only where a distiller without
-            one will do (`evaluate`, `predict`); see `set_teacher`.
+            and left exactly as it came, and not run at all on data that a
+            `TeacherCache` was attached to. Or that cache: then there is no
+            need for the model. `None` only where a distiller without one will
+            do (`evaluate`, `predict`); see `set_teacher`.
         student: A built `keras.Model` to be trained.
         gamma: Weight of the locality preserving loss, at least 0. At 0 the
             loss is logged but has no effect. `None` leaves it out. Defaults
@@ -81,7 +77,7 @@ class LPDistiller(keras.Model):
 
     Attributes:
         student: The student, to be used or saved by itself at any time.
-        teacher: The teacher, or `None`.
+        teacher: The teacher: the model, the cache, or `None`.
         teacher_layer: Where the teacher's features are taken.
         student_layer: Where the student's features are taken.
 
@@ -103,7 +99,7 @@ class LPDistiller(keras.Model):
 
     def __init__(
         self,
-        teacher: keras.Model | None,
+        teacher: keras.Model | TeacherCache | None,
         student: keras.Model,
         *,
         gamma: float | None = LocalityPreserving.default_weight,
@@ -155,60 +151,62 @@ class LPDistiller(keras.Model):
         self._compiled_by_default = False
 
         self.teacher_layer: str | None = None
-        self.student_layer = self._choose_layer("student", student, student_features)
+        self.student_layer: str | None = student_layer
+        if student_layer is None and self._needs_layer("student"):
+            self.student_layer = (
+                find_feature_layer(student) if student_features is None else FEATURES
+            )
+        keys = [term.key("student", self.student_layer) for term in self._terms]
         self._student = FeatureExtractor(
-            student,
-            self._wanted_layers("student", self.student_layer),
-            function=student_features,
+            student, [key for key in keys if key], function=student_features
         )
-        # The teacher lives in a plain object, where Keras does not track it.
-        self._teacher: FeatureExtractor | None = None
+        self._teacher: Teacher | None = None
         if teacher is not None:
             self.set_teacher(teacher)
 
     @property
-    def teacher(self) -> keras.Model | None:
-        return None if self._teacher is None else self._teacher.model
+    def teacher(self) -> keras.Model | TeacherCache | None:
+        return None if self._teacher is None else self._teacher.source
 
     @property
     def gamma(self) -> float | None:
         """The weight of the locality preserving loss, fixed once made."""
         return self._settings["gamma"]
 
-    def set_teacher(self, teacher: keras.Model) -> None:
+    def set_teacher(self, teacher: keras.Model | TeacherCache) -> None:
         """Gives the distiller another teacher, or a loaded one its first.
 
         Saved distillers come back without their teacher; this lets `fit` go on.
 
         Args:
-            teacher: A trained, built `keras.Model`.
+            teacher: A trained, built `keras.Model`, or a `TeacherCache`.
 
         Raises:
-            TypeError: If it is no `keras.Model`.
+            TypeError: If it is neither.
             ValueError: If it does not fit the student.
         """
-        check_model("teacher", teacher)
-        check_pair(teacher, self.student)
-        function = self._teacher_function
-        layer = self._choose_layer("teacher", teacher, function)
-        keys = [term.key("teacher", layer) for term in self._terms]
-        if any(term.compares_outputs for term in self._terms):
-            check_outputs(teacher, self.student)
+        behind: Teacher
+        if isinstance(teacher, TeacherCache):
+            behind = CachedTeacher(teacher)
+        else:
+            behind = RunningTeacher(teacher, self._teacher_function)
+        layer = self._settings["teacher_layer"]
+        if layer is None and self._needs_layer("teacher"):
+            layer = behind.feature_layer
+        behind.prepare(self._terms, layer, self.student)
+        activations = {
+            behind.name: behind.output_activation,
+            self.student.name: output_activation(self.student),
+        }
         for term in self._terms:
-            warn_of_probabilities(term.loss, teacher, self.student)
-        self.teacher_layer = layer
-        self._teacher = FeatureExtractor(
-            teacher,
-            self._wanted_layers("teacher", layer),
-            outputs=OUTPUTS in keys,
-            function=function,
-        )
+            warn_of_probabilities(term.loss, activations)
+        self.teacher_layer, self._teacher = layer, behind
         self.train_function = None
-        if layer is not None:
+        if layer is not None and self.student_layer is not None:
             logger.info(
                 "Features: teacher %s, student %s.",
-                _describe(self._teacher, layer),
-                _describe(self._student, self.student_layer),
+                behind.describe(layer),
+                self._student.describe(self.student_layer),
             )
 
     # Training
@@ -234,7 +232,7 @@ class LPDistiller(keras.Model):
                 features have NaN or infinite values. The last is found before
                 the first update, under XLA (`jit_compile=True`) after it.
         """
-        check_finite(self._require_teacher().model)
+        self._require_teacher().check()
         if not self.compiled:
             self._compile_by_default()
         if not self.trainable_weights:
@@ -251,18 +249,14 @@ class LPDistiller(keras.Model):
                 x, y, batch_size, epochs, verbose, callbacks=callbacks, **kwargs
             )
         except tf.errors.InvalidArgumentError as error:
-            if _BAD_FEATURES in error.message:
-                start = error.message.index(_BAD_FEATURES)
-                message = error.message[start:].split(" : Tensor had")[0]
-                raise ValueError(message) from None
-            raise
+            raise explained(error) or error from None
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step: both models forward, one gradient, one update of the student."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._check_labels(y)
 
-        taught = self._run_teacher(x)
+        x, taught = self._require_teacher()(x)
         with tf.GradientTape() as tape:
             learned = self._student(_after(taught, x), training=True)
             y_pred = learned[OUTPUTS]
@@ -287,24 +281,7 @@ class LPDistiller(keras.Model):
             self._spread_tracker.update_state(spread)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
-    def _run_teacher(self, x: Any) -> dict[str, Any]:
-        """The teacher's features and outputs, with NaN and infinity refused."""
-        teacher = self._require_teacher()
-        taught = teacher(x, training=False)
-        checked = {}
-        for key in {term.key("teacher", self.teacher_layer) for term in self._terms}:
-            where = f"layer '{key}'" if key else "outputs"
-            message = (
-                f"{_BAD_FEATURES} ({where} of model '{teacher.model.name}'). "
-                "Check that its weights are sound, and that the inputs are "
-                "preprocessed as it expects"
-            )
-            checked[key] = keras.tree.map_structure(
-                functools.partial(_checked, message=message), taught[key]
-            )
-        return checked
-
-    def _require_teacher(self) -> FeatureExtractor:
+    def _require_teacher(self) -> Teacher:
         if self._teacher is None:
             raise ValueError(
                 "Training needs a teacher, and this distiller has none: distillers "
@@ -344,7 +321,7 @@ class LPDistiller(keras.Model):
     # The student's side: its loss, `evaluate`, `predict`
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return self.student(inputs, training=training)
+        return self.student(inputs_of(inputs), training=training)
 
     def compute_loss(
         self,
@@ -484,19 +461,9 @@ class LPDistiller(keras.Model):
     def _compares_features(self) -> bool:
         return any(term.compares_features for term in self._terms)
 
-    def _choose_layer(
-        self, role: str, model: keras.Model, function: FeatureFunction | None
-    ) -> str | None:
-        """The layer of those losses that name none; `None` where there is none such."""
-        named = self._settings[f"{role}_layer"]
-        if named is not None:
-            return named
-        if not any(t.compares_features and not t.layer(role) for t in self._terms):
-            return None
-        return find_feature_layer(model) if function is None else FEATURES
-
-    def _wanted_layers(self, role: str, layer: str | None) -> list[str]:
-        return [key for key in (t.key(role, layer) for t in self._terms) if key]
+    def _needs_layer(self, role: str) -> bool:
+        """Whether there is a loss on features which names no layer itself."""
+        return any(t.compares_features and not t.layer(role) for t in self._terms)
 
     def _compile_by_default(self) -> None:
         if is_graph(self.student) and len(self.student.outputs) != 1:
@@ -529,17 +496,3 @@ def _after(first: Any, x: Any) -> Any:
         return keras.tree.map_structure(
             lambda tensor: None if tensor is None else tf.identity(tensor), x
         )
-
-
-def _checked(tensor: Any, message: str) -> Any:
-    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
-        return tensor
-    return tf.debugging.check_numerics(tensor, message)
-
-
-def _describe(extractor: FeatureExtractor, layer: str | None) -> str:
-    model = extractor.model
-    if layer is None or extractor.function is not None:
-        return f"'{layer}' of '{model.name}'"
-    shape = "x".join(str(size) for size in feature_shape(model, layer)[1:])
-    return f"'{layer}' of '{model.name}' ({shape} wide)"

@@ -110,6 +110,13 @@ class FeatureExtractor:
             )
         return {**features, OUTPUTS: outputs}
 
+    def describe(self, layer: str) -> str:
+        """The layer with its model, and how wide it is, where that can be known."""
+        if self.function is not None:
+            return f"'{layer}' of '{self.model.name}'"
+        shape = "x".join(str(size) for size in feature_shape(self.model, layer)[1:])
+        return f"'{layer}' of '{self.model.name}' ({shape} wide)"
+
 
 def is_graph(model: Any) -> bool:
     """Whether the model runs exactly as its graph of layers says.

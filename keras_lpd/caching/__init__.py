@@ -1,0 +1,1 @@
+"""What `TeacherCache` is made of."""

@@ -1,0 +1,254 @@
+"""How a batch of samples becomes rows on disk."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lpd import neighbors
+from keras_lpd.caching import projection as projections
+from keras_lpd.caching.projection import Projection
+from keras_lpd.checks import check_finite, check_model
+from keras_lpd.features import (
+    FEATURES,
+    OUTPUTS,
+    FeatureExtractor,
+    FeatureFunction,
+    find_feature_layer,
+)
+from keras_lpd.taught import Mark, fingerprint
+
+DTYPES = ("float16", "float32")
+
+Spread = Callable[[int], Iterable[Any]]
+
+FIT_ROWS = 8192
+"""How many samples PCA is fitted to, at most."""
+
+_FIT_BYTES = 1 << 28
+_KERNEL_ERROR = 5e-3
+
+
+class Recipe:
+    """Runs the teacher, projects its features, and rounds them.
+
+    Args:
+        teacher: A trained, built `keras.Model`.
+        layers: Names of the layers to keep; `None` finds the one.
+        outputs: Whether the outputs are kept too.
+        dtype: One of `DTYPES`.
+        project: To how many dimensions features are projected, or `None`.
+        projection: One of `projections.NAMES`.
+        function: Gives the features of a teacher that is no graph.
+
+    Attributes:
+        keys: Of what is kept: names of layers, and `OUTPUTS`.
+        feature_layer: The layer of losses that name none, if one is clear.
+        shapes: Of a sample's features as the teacher makes them, once it ran.
+    """
+
+    def __init__(
+        self,
+        teacher: keras.Model,
+        layers: Sequence[str] | str | None,
+        outputs: bool,
+        dtype: str,
+        project: int | None,
+        projection: str,
+        function: FeatureFunction | None,
+    ):
+        check_model("teacher", teacher)
+        check_finite(teacher)
+        if dtype not in DTYPES:
+            raise ValueError(f"`dtype` must be one of {DTYPES}. Received: {dtype!r}")
+        if project is not None and (not isinstance(project, int) or project < 1):
+            raise ValueError(
+                "`project` must be None or an integer of at least 1. Received: "
+                f"{project!r}"
+            )
+        if projection not in projections.NAMES:
+            raise ValueError(
+                f"`projection` must be one of {projections.NAMES}. Received: "
+                f"{projection!r}"
+            )
+        if layers is None:
+            layers = find_feature_layer(teacher) if function is None else FEATURES
+        self.layers = [layers] if isinstance(layers, str) else list(layers)
+        if not self.layers and not outputs:
+            raise ValueError(
+                "There is nothing to keep: `layers` is empty and `outputs` is False."
+            )
+        self.teacher = teacher
+        self.feature_layer = self.layers[0] if len(self.layers) == 1 else None
+        self.keys = [*self.layers, *([OUTPUTS] if outputs else [])]
+        self.shapes: dict[str, list[int]] = {}
+        self._dtype, self._project, self._projection = dtype, project, projection
+        self._projections: dict[str, Projection] = {}
+        self._fingerprint = fingerprint(teacher)
+        self._extract = FeatureExtractor(
+            teacher, self.layers, outputs=bool(outputs), function=function
+        )
+        self._compiled = tf.function(self._run, reduce_retracing=True)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What has to be the same for rows to be the same, as JSON data."""
+        return {
+            "teacher": self._fingerprint,
+            "layers": self.layers,
+            "outputs": OUTPUTS in self.keys,
+            "dtype": self._dtype,
+            "project": self._project,
+            "projection": self._projection if self._project else None,
+        }
+
+    @property
+    def mark(self) -> Mark:
+        """Goes with the features wherever they are attached."""
+        names = [one.mark for one in self._projections.values()]
+        flattened = any(len(self.shapes[key]) > 1 for key in self._projections)
+        return Mark.of(self._fingerprint, "+".join(names), flattened)
+
+    def features(self, inputs: Any, fill_to: int = 0) -> dict[str, np.ndarray]:
+        """What the teacher makes of a batch, in float32, found to be finite.
+
+        The batch is filled up to `fill_to` samples, which are dropped again:
+        then all batches have one shape, and a lonely last sample is computed
+        just as all others.
+        """
+        count = int(tf.shape(tf.nest.flatten(inputs)[0])[0])
+        if count < fill_to:
+            rows = np.minimum(np.arange(fill_to), count - 1)
+            inputs = tf.nest.map_structure(lambda one: tf.gather(one, rows), inputs)
+        found = {}
+        for key, value in self._compiled(inputs).items():
+            if value.shape[:1] != (max(count, fill_to),):
+                raise ValueError(
+                    f"Features must have one row a sample. {self._name(key)} gave "
+                    f"shape {tuple(value.shape)} for {max(count, fill_to)} samples."
+                )
+            found[key] = value.numpy()[:count]
+            if not np.isfinite(found[key]).all():
+                raise ValueError(
+                    f"The teacher's features have NaN or infinite values: "
+                    f"{self._name(key)}. Check that its weights are sound, and that "
+                    "the inputs are preprocessed as it expects."
+                )
+        self.shapes = {key: list(value.shape[1:]) for key, value in found.items()}
+        return found
+
+    def rows(self, inputs: Any, fill_to: int = 0) -> dict[str, np.ndarray]:
+        """What is kept of a batch."""
+        rows = {}
+        for key, value in self.features(inputs, fill_to).items():
+            if key in self._projections:
+                value = self._projections[key](_vectors(value))
+            with np.errstate(over="ignore"):
+                rows[key] = value.astype(self._dtype)
+            if not np.isfinite(rows[key]).all():
+                raise ValueError(
+                    f"{self._name(key)} reaches {np.abs(value).max():.3g}, and "
+                    f"{self._dtype} ends at {np.finfo(self._dtype).max:,.0f}. Pass "
+                    "dtype='float32'."
+                )
+        return rows
+
+    def try_out(self, inputs: Any) -> int:
+        """Runs on a first batch; gives the bytes that are kept of a sample.
+
+        Raises:
+            ValueError: If the dtype blurs the distances between neighbours.
+        """
+        if self._dtype != "float32":
+            self._check_rounding(inputs)
+        return sum(one[0].nbytes for one in self.rows(inputs).values())
+
+    def _check_rounding(self, inputs: Any) -> None:
+        for key, exact in self.features(inputs).items():
+            if key == OUTPUTS or len(exact) < 2:
+                continue
+            exact = _vectors(exact)
+            if key in self._projections:
+                exact = self._projections[key](exact)
+            rounded = exact.astype(self._dtype).astype("float32")
+            squared, indices = map(np.asarray, neighbors.nearest_neighbors(exact, k=5))
+            if not squared.any():
+                continue
+            blurred = np.square(rounded[:, None] - rounded[indices]).sum(axis=2)
+            kernel = np.exp(-squared / squared.mean())
+            error = np.abs(np.exp(-blurred / squared.mean()) - kernel).sum()
+            if not error <= _KERNEL_ERROR * kernel.sum():
+                raise ValueError(
+                    f"{self._dtype} is too coarse for {self._name(key)}: its samples "
+                    "lie close together and far from 0, so that the weights of "
+                    f"neighbours would be {error / kernel.sum():.1%} off. Pass "
+                    "dtype='float32'."
+                )
+
+    @property
+    def files(self) -> list[str]:
+        """What `fit_projections` leaves in the folder."""
+        return [f"projection-{index}.npz" for index in range(len(self.layers))]
+
+    def fit_projections(self, folder: pathlib.Path, first: Any, spread: Spread) -> None:
+        """Makes the projections, or takes those found in `folder`.
+
+        Args:
+            folder: Where they are kept, so that an interruption can't change them.
+            first: A batch of inputs.
+            spread: Gives as many inputs from all over the data set, in batches.
+        """
+        if self._project is None:
+            return
+        for name, key in zip(self.files, self.layers):
+            file = folder / name
+            if not file.exists():
+                self._fit_projection(file, key, first, spread)
+            with np.load(file, allow_pickle=False) as arrays:
+                self._projections[key] = Projection(
+                    self._projection, arrays["offset"], arrays["matrix"]
+                )
+
+    def _fit_projection(
+        self, file: pathlib.Path, key: str, first: Any, spread: Spread
+    ) -> None:
+        assert self._project is not None
+        found = _vectors(self.features(first)[key])
+        projections.check_dimensions(self._project, found.shape[1])
+        if self._projection == "pca":
+            affordable = min(FIT_ROWS, _FIT_BYTES // found[0].nbytes)
+            batches = spread(max(affordable, 2 * self._project))
+            found = np.concatenate(
+                [_vectors(self.features(inputs)[key]) for inputs in batches]
+            )
+        fitted = projections.fit_projection(self._projection, found, self._project)
+        part = file.with_name(f"{file.name}.part")
+        with part.open("wb") as opened:
+            np.savez(opened, offset=fitted.offset, matrix=fitted.matrix)
+        part.replace(file)
+
+    def _run(self, inputs: Any) -> dict[str, tf.Tensor]:
+        found = self._extract(inputs, training=False)
+        return {key: self._as_float32(key, found[key]) for key in self.keys}
+
+    def _as_float32(self, key: str, value: Any) -> tf.Tensor:
+        nested = keras.tree.is_nested(value)
+        if nested or not tf.as_dtype(value.dtype).is_floating:
+            raise ValueError(
+                f"A cache keeps tensors of floats. {self._name(key)} gave "
+                f"{type(value).__name__ if nested else value.dtype}."
+            )
+        return tf.cast(value, tf.float32)
+
+    def _name(self, key: str) -> str:
+        what = f"layer '{key}'" if key else "the outputs"
+        return f"{what} of model '{self.teacher.name}'"
+
+
+def _vectors(features: np.ndarray) -> np.ndarray:
+    return features.reshape(len(features), -1)

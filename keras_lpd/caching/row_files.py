@@ -1,0 +1,241 @@
+"""Rows of arrays on disk: appended batch by batch, safe from being cut off, checked.
+
+Each array is a `.npy` file which grows by rows. Its header is written last: until
+then NumPy takes it for no array at all. What has reached the disk for certain is
+told by a small JSON file beside the arrays, which is only ever replaced whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+HEADER = 256
+"""How many bytes of a file come before its rows."""
+
+PROGRESS = "progress.json"
+"""What tells, in a folder of unfinished files, how far they have come."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayFile:
+    """What is known of a finished file.
+
+    Args:
+        file: Its name.
+        dtype: The dtype, as NumPy names it.
+        shape: The shape, rows first.
+        sha256: Checksum over all bytes.
+    """
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+
+    @property
+    def row_bytes(self) -> int:
+        return _row_bytes(self.dtype, self.shape[1:])
+
+    def check(self, folder: pathlib.Path, thoroughly: bool = True) -> None:
+        """Refuses a file that is missing, truncated or altered.
+
+        Raises:
+            ValueError: Says which file, and what is wrong with it.
+        """
+        path = folder / self.file
+        expected = HEADER + self.shape[0] * self.row_bytes
+        if not path.is_file():
+            raise ValueError(f"{path} is missing.")
+        if path.stat().st_size != expected:
+            raise ValueError(
+                f"{path} has {path.stat().st_size:,} bytes where {expected:,} are "
+                "expected: it was cut off, or something was added."
+            )
+        with path.open("rb") as file:
+            if file.read(HEADER) != _header(self.dtype, self.shape):
+                raise ValueError(f"{path} was altered: its header is another.")
+        if thoroughly and _sha256(path) != self.sha256:
+            raise ValueError(f"{path} was altered: its checksum is another.")
+
+    def open(self, folder: pathlib.Path) -> np.ndarray:
+        """The array, memory-mapped and read-only."""
+        return np.memmap(folder / self.file, self.dtype, "r", HEADER, self.shape)
+
+
+class RowWriter:
+    """Appends rows to arrays in a folder; goes on where an earlier one stopped.
+
+    Args:
+        folder: Made where it is missing.
+        about: JSON data to be kept with what is unfinished.
+
+    Attributes:
+        rows: How many rows there are already.
+        about: What the unfinished arrays are about: of the earlier writer,
+            if there was one.
+    """
+
+    def __init__(self, folder: pathlib.Path, about: Any):
+        self.folder = folder
+        self.rows = 0
+        self.about = about
+        self._shapes: dict[str, tuple[str, list[int]]] = {}
+        self._files: dict[str, io.BufferedRandom] = {}
+        if (folder / PROGRESS).exists():
+            progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+            self.rows, self.about = progress["rows"], progress["about"]
+            self._shapes = {name: tuple(one) for name, one in progress["arrays"]}
+            for name, (dtype, shape) in self._shapes.items():
+                self._files[name] = file = self._path(name).open("r+b")
+                known = HEADER + self.rows * _row_bytes(dtype, shape)
+                if file.seek(0, os.SEEK_END) < known:
+                    raise ValueError(
+                        f"{self._path(name)} was cut off. Delete {folder}, and "
+                        "begin again."
+                    )
+                file.truncate(known)
+                file.seek(known)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def bytes(self) -> int:
+        """How much the rows take that are there already."""
+        return self.rows * sum(_row_bytes(*kind) for kind in self._shapes.values())
+
+    def append(self, arrays: dict[str, np.ndarray]) -> None:
+        """Adds rows to all arrays, which are always the same ones."""
+        for name, array in arrays.items():
+            kind = (array.dtype.str, list(array.shape[1:]))
+            if name not in self._files:
+                self._shapes[name] = kind
+                self._files[name] = self._path(name).open("w+b")
+                self._files[name].write(bytes(HEADER))
+            if self._shapes[name] != kind:
+                raise ValueError(
+                    f"All rows of {self._path(name).name} must be alike: "
+                    f"{self._shapes[name]}. Received: {kind}"
+                )
+            self._files[name].write(np.ascontiguousarray(array).data)
+        self.rows += len(array)
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows that are there already."""
+        dtype, shape = self._shapes[name]
+        file, size = self._files[name], _row_bytes(dtype, shape)
+        file.seek(HEADER + start * size)
+        data = file.read((stop - start) * size)
+        file.seek(0, os.SEEK_END)
+        return np.frombuffer(data, dtype).reshape(-1, *shape)
+
+    def checkpoint(self) -> None:
+        """Makes sure that what was appended so far outlives a crash."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        progress = {
+            "rows": self.rows,
+            "about": self.about,
+            "arrays": list(self._shapes.items()),
+        }
+        write_json(self.folder / PROGRESS, progress)
+
+    def finish(self) -> dict[str, ArrayFile]:
+        """Completes the files, and tells what is in them."""
+        self.checkpoint()
+        finished = {}
+        for name, file in self._files.items():
+            dtype, shape = self._shapes[name]
+            path, full = self._path(name), (self.rows, *shape)
+            file.seek(0)
+            file.write(_header(dtype, full))
+            file.flush()
+            os.fsync(file.fileno())
+            finished[name] = ArrayFile(path.name, dtype, full, _sha256(path))
+        self.close()
+        return finished
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files = {}
+
+    def _path(self, name: str) -> pathlib.Path:
+        return self.folder / f"{name}.npy"
+
+
+def write_json(path: pathlib.Path, data: Any) -> None:
+    """Writes a JSON file, or replaces it, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        json.dump(data, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_folder(path.parent)
+
+
+def write_sealed(path: pathlib.Path, data: dict[str, Any]) -> None:
+    """`write_json`, with a checksum among the data."""
+    write_json(path, {**data, "checksum": _checksum(data)})
+
+
+def read_sealed(path: pathlib.Path) -> dict[str, Any]:
+    """What `write_sealed` wrote.
+
+    Raises:
+        ValueError: If the file is cut off, altered, or no such file.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        checksum = data.pop("checksum")
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise ValueError(f"{path} can't be read: it was cut off or altered.") from None
+    if checksum != _checksum(data):
+        raise ValueError(f"{path} was altered: its checksum is another.")
+    return data
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Makes sure that names given in a folder outlive a crash."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checksum(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _row_bytes(dtype: str, shape: Sequence[int]) -> int:
+    return np.dtype(dtype).itemsize * math.prod(shape)
+
+
+def _header(dtype: str, shape: Sequence[int]) -> bytes:
+    """The header of a `.npy` file of version 1.0, filled up to `HEADER` bytes."""
+    about = {"descr": dtype, "fortran_order": False, "shape": tuple(shape)}
+    text = f"{about!r}".encode("latin1").ljust(HEADER - 11) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text

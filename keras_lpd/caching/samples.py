@@ -1,0 +1,258 @@
+"""The samples of a data set as the teacher sees them, and how to know them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lpd.checks import shapes_agree
+from keras_lpd.features import graph_ends, is_graph
+
+Augment = Callable[[Any, Any], Any]
+"""`(inputs, seed) -> inputs`, of one sample; `seed` is a tensor of shape `(2,)`."""
+
+ELEMENTS, AUGMENTED = "elements", "augmented"
+"""Names of the fingerprints: of the inputs as they come, and when augmented."""
+
+_CHUNK_BYTES, _CHUNK_ROWS = 1 << 20, 256
+
+
+class Samples:
+    """A data set of single samples, gone through view after view.
+
+    Args:
+        dataset: A `tf.data.Dataset` of `inputs` or of tuples which begin with
+            them, neither batched nor endless.
+        augment: Makes views of a sample, if there is more to see than itself.
+        views: How many views.
+        seed: Seed of the views.
+
+    Raises:
+        TypeError: If it is no `tf.data.Dataset` of dense inputs.
+        ValueError: If it is empty or endless, or an argument out of its range.
+    """
+
+    def __init__(
+        self, dataset: Any, augment: Augment | None, views: int = 1, seed: int = 0
+    ):
+        if not isinstance(dataset, tf.data.Dataset):
+            raise TypeError(
+                "The data set must be a `tf.data.Dataset`. Received: "
+                f"{type(dataset).__name__}. For arrays, give "
+                "`tf.data.Dataset.from_tensor_slices((x, y))`."
+            )
+        for name, value, least in (("views", views, 1), ("seed", seed, 0)):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"`{name}` must be an integer of at least {least}. Received: "
+                    f"{value!r}"
+                )
+        if views > 1 and augment is None:
+            raise ValueError(
+                f"`views={views}` needs `augment`, a function (inputs, seed) -> "
+                "inputs: all views would be the same without."
+            )
+        self.cardinality = int(dataset.cardinality())
+        if self.cardinality == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("The data set has no end. Leave `repeat` for afterwards.")
+        if self.cardinality == 0:
+            raise ValueError("The data set is empty.")
+        self.in_tuples = isinstance(dataset.element_spec, tuple)
+        spec = dataset.element_spec[0] if self.in_tuples else dataset.element_spec
+        self._specs = tf.nest.flatten(spec)
+        if not all(isinstance(one, tf.TensorSpec) for one in self._specs):
+            raise TypeError(
+                "Inputs must be dense tensors, to be put together in batches. "
+                f"Received: {spec}"
+            )
+        self._elements = dataset.map(lambda *element: element)
+        self._augment, self._views, self._seed = augment, views, seed
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What has to be the same another day, as JSON data."""
+        return {
+            "inputs": [
+                [one.dtype.name, None if one.shape.rank is None else list(one.shape)]
+                for one in self._specs
+            ],
+            "views": self._views,
+            "seed": self._seed if self._augment is not None else 0,
+            "augmented": self._augment is not None,
+        }
+
+    @property
+    def total(self) -> int | None:
+        """How many samples there are in all views together, if that is known."""
+        return self.cardinality * self._views if self.cardinality > 0 else None
+
+    @property
+    def chunk(self) -> int:
+        """How many samples are best handled at a time, apart from any training."""
+        size = 1
+        for spec in tf.nest.flatten(self._elements.element_spec):
+            if not isinstance(spec, tf.TensorSpec) or not spec.shape.is_fully_defined():
+                return 1
+            size += spec.shape.num_elements() * spec.dtype.size
+        return max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // size))
+
+    def batches(self, size: int) -> tf.data.Dataset:
+        """All views one after another: `(element, fingerprints)`, batched."""
+        return self._batched(self._elements, size)
+
+    def inputs(self, size: int) -> tf.data.Dataset:
+        """The same without labels: `(inputs, fingerprints)`."""
+        return self.batches(size).map(lambda element, prints: (element[0], prints))
+
+    def spread(self, wanted: int, size: int) -> tf.data.Dataset:
+        """Batches of inputs spread evenly over the data set, `wanted` in all."""
+        count = self.cardinality
+        if count < 0:
+            count = int(self._elements.reduce(np.int64(0), lambda n, *_: n + 1))
+        few = self._elements.shard(max(1, count // wanted), 0).take(wanted)
+        return self._batched(few, size).map(lambda element, prints: element[0])
+
+    def fingerprints(self) -> Iterator[dict[str, np.ndarray]]:
+        """The fingerprints alone, chunk after chunk."""
+        batches = self.batches(self.chunk).map(lambda element, prints: prints)
+        return batches.prefetch(2).as_numpy_iterator()
+
+    def _batched(self, elements: tf.data.Dataset, size: int) -> tf.data.Dataset:
+        if self._augment is None:
+            return elements.batch(size).map(
+                lambda *element: (element, {ELEMENTS: fingerprints(element[0])})
+            )
+        seen = self._view(elements, 0)
+        for view in range(1, self._views):
+            seen = seen.concatenate(self._view(elements, view))
+        return seen.batch(size).map(
+            lambda clean, element: (
+                element,
+                {ELEMENTS: fingerprints(clean), AUGMENTED: fingerprints(element[0])},
+            )
+        )
+
+    def _view(self, elements: tf.data.Dataset, view: int) -> tf.data.Dataset:
+        assert self._augment is not None
+        augment, first = self._augment, self._seed + view
+
+        def augmented(index: Any, element: Any) -> Any:
+            inputs = augment(element[0], tf.stack([tf.cast(first, tf.int64), index]))
+            return element[0], (inputs, *element[1:])
+
+        return elements.enumerate().map(augmented, tf.data.AUTOTUNE)
+
+    # What can be known before the teacher runs
+
+    def check_fits(self, teacher: keras.Model) -> None:
+        """Refuses samples that the teacher can't take."""
+        if not is_graph(teacher) or tf.nest.is_nested(graph_ends(teacher)[0]):
+            return
+        if len(self._specs) != 1 or self._specs[0].shape.rank is None:
+            return
+        expected, shape = tuple(teacher.inputs[0].shape), tuple(self._specs[0].shape)
+        if shapes_agree((None, *shape), expected):
+            return
+        about = (
+            f"The data set's inputs don't fit teacher '{teacher.name}'. Expected: "
+            f"single samples of shape {expected[1:]}. Received: {shape}."
+        )
+        if shapes_agree(shape, expected):
+            about += " These are batches: give `dataset.unbatch()`."
+        raise ValueError(about)
+
+    def check_alike(self, inputs: list[Any], about: str) -> None:
+        """Refuses dtypes or shapes that can't be those another day's `about` tells."""
+        shapes = [one.shape for one in self._specs]
+        expected = [tf.TensorShape(shape) for _, shape in inputs]
+        dtypes = [one.dtype.name for one in self._specs]
+        if dtypes == [dtype for dtype, _ in inputs] and all(
+            one.is_compatible_with(other) for one, other in zip(shapes, expected)
+        ):
+            return
+        message = (
+            f"{about} the inputs' dtype or shape differs. Expected: "
+            f"{_in_words(inputs)}. Received: {_in_words(self.about['inputs'])}."
+        )
+        if all(
+            one.rank and one[1:].is_compatible_with(other)
+            for one, other in zip(shapes, expected)
+        ):
+            message += " These look like batches: attach before `batch`."
+        raise ValueError(message)
+
+    def check_repeats(self) -> None:
+        """Refuses a data set whose first samples are others each time."""
+        first, again = (next(self.fingerprints()) for _ in range(2))
+        if not np.array_equal(first[ELEMENTS], again[ELEMENTS]):
+            raise ValueError(
+                "The data set gives other samples, or another order, each time it is "
+                "gone through. Build the cache before `shuffle` and random changes, "
+                "and read files in a fixed order (`shuffle_files=False`)."
+            )
+        if AUGMENTED in first and not np.array_equal(
+            first[AUGMENTED], again[AUGMENTED]
+        ):
+            raise ValueError(
+                "`augment` gives something else each time, for the same inputs and "
+                "seed. Use functions such as `tf.image.stateless_random_crop`, with "
+                "the seed they are given."
+            )
+
+
+def fingerprints(inputs: Any) -> tf.Tensor:
+    """Eight bytes for each sample of a batch, a FarmHash over its own bytes."""
+    parts = [
+        tf.raw_ops.Fingerprint(data=tensor, method="farmhash64")
+        for tensor in tf.nest.flatten(inputs)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    together = tf.concat(parts, axis=1)
+    return tf.raw_ops.Fingerprint(data=together, method="farmhash64")
+
+
+def compare(
+    about: str, name: str, known: np.ndarray, at: int, given: np.ndarray, count: int
+) -> None:
+    """Refuses samples with other fingerprints than those known.
+
+    Args:
+        about: Beginning of what is said then.
+        name: Of the fingerprints.
+        known: The fingerprints of all samples, view after view.
+        at: Where in them those that were given begin.
+        given: Fingerprints of some samples.
+        count: How many samples there should be in all.
+    """
+    expected = known[at : at + len(given)]
+    wrong = np.flatnonzero((expected != given[: len(expected)]).any(axis=1))
+    if len(wrong):
+        row = int(wrong[0])
+        sample = f"sample {(at + row) % count:,}"
+        if name == AUGMENTED:
+            raise ValueError(
+                f"{about} the augmentation differs. It makes of {sample} another "
+                "view than the teacher saw. Give the same `augment`."
+            )
+        if (known == given[row]).all(axis=1).any():
+            raise ValueError(
+                f"{about} the order differs. What comes as {sample} had another "
+                "place. Attach before `shuffle`, and read files in a fixed order "
+                "(`shuffle_files=False`)."
+            )
+        raise ValueError(
+            f"{about} the data differ. What comes as {sample} was not among them."
+        )
+    if len(expected) < len(given):
+        raise ValueError(
+            f"{about} the count differs. Expected: {count:,} samples. Received: more."
+        )
+
+
+def _in_words(inputs: list[Any]) -> str:
+    return ", ".join(f"{dtype} {shape}" for dtype, shape in inputs)

@@ -1,0 +1,188 @@
+"""Where a teacher's features come from: a model that runs, or the data themselves."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_lpd.checks import check_finite, check_model, check_outputs, check_pair
+from keras_lpd.features import (
+    FEATURES,
+    OUTPUTS,
+    FeatureExtractor,
+    FeatureFunction,
+    find_feature_layer,
+    is_graph,
+    output_activation,
+)
+from keras_lpd.refusals import require_finite
+from keras_lpd.taught import Taught, split
+from keras_lpd.teacher_cache import TeacherCache
+from keras_lpd.terms import Term
+
+
+class RunningTeacher:
+    """A model that runs on each batch, unless the batch brings its features along.
+
+    Args:
+        model: The model. It stays in this plain object, untracked by Keras.
+        function: Gives the features of a model that is no graph.
+    """
+
+    def __init__(self, model: keras.Model, function: FeatureFunction | None = None):
+        check_model("teacher", model)
+        self.source = model
+        self.name = model.name
+        self.output_activation = output_activation(model)
+        self._function = function
+        self._asked = _Asked()
+        self._extract = FeatureExtractor(model, function=function)
+
+    @property
+    def feature_layer(self) -> str:
+        return find_feature_layer(self.source) if self._function is None else FEATURES
+
+    def prepare(
+        self, terms: Sequence[Term], layer: str | None, student: keras.Model
+    ) -> None:
+        """Gets ready to give what the losses ask for, `layer` if they name none."""
+        check_pair(self.source, student)
+        self._asked = asked = _Asked(terms, layer)
+        if asked.compares_outputs and is_graph(self.source):
+            shapes = [tuple(output.shape) for output in self.source.outputs]
+            check_outputs(self.name, shapes, student)
+        self._extract = FeatureExtractor(
+            self.source,
+            [key for key in asked.keys if key != OUTPUTS],
+            outputs=OUTPUTS in asked.keys,
+            function=self._function,
+        )
+
+    def check(self) -> None:
+        """Called before each training."""
+        check_finite(self.source)
+
+    def __call__(self, x: Any) -> tuple[Any, dict[str, Any]]:
+        """The inputs of a batch by themselves, and the features by their keys."""
+        taught = split(x)
+        if taught is None:
+            found = self._extract(x, training=False)
+            return x, {key: self._checked(key, found[key]) for key in self._asked.keys}
+        with tf.init_scope():  # Weights can't be looked at while a graph is drawn.
+            own = taught.mark.made_by(self.source)
+        if not own:
+            raise ValueError(
+                "The features that come with the data are another teacher's: the "
+                f"weights of '{self.name}' differ from those of the teacher that the "
+                "cache was built with. Build a cache with this one, or make the "
+                "distiller with that cache in place of the teacher."
+            )
+        return taught.inputs, self._asked.take(taught)
+
+    def describe(self, layer: str) -> str:
+        return self._extract.describe(layer)
+
+    def _checked(self, key: str, features: Any) -> Any:
+        where = f"layer '{key}'" if key else "outputs"
+        check = functools.partial(
+            require_finite,
+            message="The teacher's features have NaN or infinite values "
+            f"({where} of model '{self.name}'). Check that its weights are sound, "
+            "and that the inputs are preprocessed as it expects.",
+        )
+        return keras.tree.map_structure(check, features)
+
+
+class CachedTeacher:
+    """A cache: there is no model, the features come with the data.
+
+    Args:
+        cache: The cache.
+    """
+
+    def __init__(self, cache: TeacherCache):
+        self.source = cache
+        self.name = cache.teacher_name
+        self.output_activation = cache.output_activation
+        self._asked = _Asked()
+
+    @property
+    def feature_layer(self) -> str:
+        if self.source.feature_layer is None:
+            raise ValueError(
+                f"The teacher cache {self.source.path} has {self.source.kept}. Name "
+                "the one to use with `teacher_layer=`."
+            )
+        return self.source.feature_layer
+
+    def prepare(
+        self, terms: Sequence[Term], layer: str | None, student: keras.Model
+    ) -> None:
+        """Checks that the cache has what the losses ask for."""
+        self._asked = asked = _Asked(terms, layer)
+        asked.check(self.source, self.source.mark.flattened)
+        if asked.compares_outputs:
+            shape = (None, *self.source.shape(OUTPUTS))
+            check_outputs(self.name, [shape], student)
+
+    def check(self) -> None:
+        """Called before each training. The cache was checked when it was opened."""
+
+    def __call__(self, x: Any) -> tuple[Any, dict[str, Any]]:
+        """The inputs of a batch by themselves, and the features by their keys."""
+        taught = split(x)
+        if taught is None:
+            raise ValueError(
+                "The distiller's teacher is a cache, but the data come without its "
+                "features. Train on `cache.attach(dataset)`, and shuffle and batch "
+                "after that."
+            )
+        if taught.mark != self.source.mark:
+            raise ValueError(
+                "The features that come with the data are of another cache. Expected: "
+                f"{self.source.mark}. Received: {taught.mark}. Attach the cache that "
+                "the distiller was made with."
+            )
+        return taught.inputs, self._asked.take(taught)
+
+    def describe(self, layer: str) -> str:
+        shape = "x".join(map(str, self.source.shape(layer)))
+        return f"'{layer}' of the cache of '{self.name}' ({shape} wide)"
+
+
+Teacher = RunningTeacher | CachedTeacher
+
+
+class _Asked:
+    """What the losses ask of a teacher."""
+
+    def __init__(self, terms: Sequence[Term] = (), layer: str | None = None):
+        self.keys = list(dict.fromkeys(term.key("teacher", layer) for term in terms))
+        self.compares_outputs = any(term.compares_outputs for term in terms)
+        self.pools = any(getattr(term.loss, "pooling", None) for term in terms)
+
+    def take(self, taught: Taught) -> dict[str, Any]:
+        """The features asked for out of those that were brought along."""
+        self.check(taught.features, taught.mark.flattened)
+        return {key: ops.cast(taught.features[key], "float32") for key in self.keys}
+
+    def check(self, kept: Any, flattened: bool) -> None:
+        """Refuses what was brought along, if it is not what was asked for."""
+        missing = [key for key in self.keys if key not in kept]
+        if missing:
+            names = ", ".join(f"layer '{key}'" if key else "outputs" for key in missing)
+            raise ValueError(
+                f"The losses ask for the teacher's {names}, which the cache does not "
+                "have. Build one with `layers=[...]` or `outputs=True`."
+            )
+        if flattened and self.pools:
+            raise ValueError(
+                "A loss has `pooling`, but the cache's feature maps were flattened to "
+                "be projected. Leave `pooling` out, or build the cache without "
+                "`project`."
+            )
