@@ -248,7 +248,7 @@ class LPDistiller(keras.Model):
             return super().fit(
                 x, y, batch_size, epochs, verbose, callbacks=callbacks, **kwargs
             )
-        except tf.errors.InvalidArgumentError as error:
+        except tf.errors.OpError as error:
             raise explained(error) or error from None
 
     def train_step(self, data: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 _FRAMED = re.compile(r"<<(.+?)>>", re.DOTALL)
+_CARDINALITY = re.compile(r"(Input dataset was expected to contain \d+ elements.+?\.)")
 
 
 def require(condition: Any, message: str) -> tf.Operation | None:
@@ -23,6 +24,7 @@ def require_finite(tensor: Any, message: str) -> Any:
 
 
 def explained(error: tf.errors.OpError) -> ValueError | None:
-    """What one of the functions above had to say, out of TensorFlow's own words."""
-    found = _FRAMED.search(error.message or "")
+    """What one of the functions above had to say, or `assert_cardinality`."""
+    message = error.message or ""
+    found = _FRAMED.search(message) or _CARDINALITY.search(message)
     return ValueError(found[1]) if found else None

@@ -414,6 +414,8 @@ def _build(
                 fingerprints[name] = dataclasses.asdict(file)
     finally:
         writer.close()
+        if not writer.rows:
+            shutil.rmtree(folder)
     manifest = {
         **_FORMAT,
         "written_by": f"keras-lpd {__version__}",
@@ -509,9 +511,10 @@ def _only_builder(path: pathlib.Path) -> Iterator[None]:
         ) from None
     try:
         yield
-        # Only now: who still waits for this very file finds a finished cache.
-        pathlib.Path(lock.lock_file).unlink(missing_ok=True)
     finally:
+        # While something is unfinished the file stays, for it is the lock of that.
+        if not _building(path).exists():
+            pathlib.Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 

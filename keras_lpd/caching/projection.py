@@ -62,7 +62,7 @@ def fit_projection(name: str, features: np.ndarray, dimensions: int) -> Projecti
     check_dimensions(dimensions, width)
     if name == "gaussian":
         random = GaussianRandomProjection(dimensions, random_state=0)
-        random.fit(np.empty((1, width), "float32"))
+        random.fit(np.zeros((1, width), "float32"))
         offset, components = np.zeros(width), random.components_
     else:
         if dimensions > samples:
