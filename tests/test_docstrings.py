@@ -7,6 +7,7 @@ import pkgutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_lpd
 from keras_lpd.models import cnn_student, cnn_teacher
@@ -32,6 +33,7 @@ def test_examples(test, tmp_path, monkeypatch):
     test.globs.update(
         keras=keras,
         np=np,
+        tf=tf,
         teacher=cnn_teacher((8, 8, 1)),
         student=cnn_student((8, 8, 1)),
         x_train=random.random((64, 8, 8, 1), dtype="float32"),

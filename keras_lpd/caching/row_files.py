@@ -7,6 +7,7 @@ told by a small JSON file beside the arrays, which is only ever replaced whole.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -83,6 +84,10 @@ class RowWriter:
         rows: How many rows there are already.
         about: What the unfinished arrays are about: of the earlier writer,
             if there was one.
+
+    Raises:
+        FileExistsError: If the folder holds something else.
+        ValueError: If the unfinished files are damaged.
     """
 
     def __init__(self, folder: pathlib.Path, about: Any):
@@ -105,6 +110,11 @@ class RowWriter:
                     )
                 file.truncate(known)
                 file.seek(known)
+        elif folder.exists() and any(f.suffix != ".part" for f in folder.iterdir()):
+            raise FileExistsError(
+                f"{folder} is needed to build in, and holds something else. Move it "
+                "away, or choose another path."
+            )
         else:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -166,8 +176,10 @@ class RowWriter:
         return finished
 
     def close(self) -> None:
+        """Closes the files; what was not checkpointed may be lost."""
         for file in self._files.values():
-            file.close()
+            with contextlib.suppress(OSError):  # A full disk has been told of.
+                file.close()
         self._files = {}
 
     def _path(self, name: str) -> pathlib.Path:
