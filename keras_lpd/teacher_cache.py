@@ -402,9 +402,9 @@ def _build(
         writer.checkpoint()
         first, _ = next(iter(samples.inputs(batch)))
         recipe.fit_projections(folder, first, lambda n: samples.spread(n, batch))
-        row_bytes = recipe.try_out(first)
-        _check_space(folder, (samples.total or 0) * row_bytes - writer.bytes)
         _write_rows(writer, recipe, samples, batch, verbose)
+        if not recipe.shapes:  # All rows were there already.
+            recipe.features(first)
         features, fingerprints = {}, {}
         names = {name: key for key, name in _file_names(recipe.keys).items()}
         for name, file in writer.finish().items():
@@ -443,7 +443,7 @@ def _write_rows(
 ) -> None:
     """Appends what is missing, having compared the samples of what is there."""
     names = _file_names(recipe.keys)
-    done, at = writer.rows, 0
+    done, at, ran = writer.rows, 0, False
     if done:
         logger.info("Going on with %s at row %s.", writer.folder, f"{done:,}")
     missing = samples.total and samples.total - done
@@ -456,9 +456,12 @@ def _write_rows(
                 known = min(max(done - at, 0), size)
                 _compare_with_unfinished(writer, fingerprints, at, known)
                 if known < size:
-                    rows = recipe.rows(inputs, fill_to=batch if at else 0)
+                    rows = recipe.rows(inputs, batch if at else 0, not ran)
                     arrays = {names[key]: value for key, value in rows.items()}
                     arrays |= fingerprints
+                    if not ran and missing:
+                        _check_space(writer.folder, arrays, missing)
+                    ran = True
                     writer.append({name: one[known:] for name, one in arrays.items()})
                     advance(size - known)
                 at += size
@@ -486,7 +489,11 @@ def _compare_with_unfinished(
             )
 
 
-def _check_space(folder: pathlib.Path, needed: int) -> None:
+def _check_space(
+    folder: pathlib.Path, arrays: dict[str, np.ndarray], rows: int
+) -> None:
+    """Refuses to begin what the disk has no room for."""
+    needed = rows * sum(array[0].nbytes for array in arrays.values())
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(

@@ -142,53 +142,47 @@ class Recipe:
         self.shapes = {key: list(value.shape[1:]) for key, value in found.items()}
         return found
 
-    def rows(self, inputs: Any, fill_to: int = 0) -> dict[str, np.ndarray]:
-        """What is kept of a batch."""
+    def rows(
+        self, inputs: Any, fill_to: int = 0, check_rounding: bool = False
+    ) -> dict[str, np.ndarray]:
+        """What is kept of a batch.
+
+        Args:
+            inputs: The batch.
+            fill_to: See `features`.
+            check_rounding: Whether to refuse a dtype that blurs the distances
+                between neighbours in this batch.
+        """
         rows = {}
-        for key, value in self.features(inputs, fill_to).items():
+        for key, exact in self.features(inputs, fill_to).items():
             if key in self._projections:
-                value = self._projections[key](_vectors(value))
+                exact = self._projections[key](_vectors(exact))
             with np.errstate(over="ignore"):
-                rows[key] = value.astype(self._dtype)
+                rows[key] = exact.astype(self._dtype)
             if not np.isfinite(rows[key]).all():
                 raise ValueError(
-                    f"{self._name(key)} reaches {np.abs(value).max():.3g}, and "
+                    f"{self._name(key)} reaches {np.abs(exact).max():.3g}, and "
                     f"{self._dtype} ends at {np.finfo(self._dtype).max:,.0f}. Pass "
                     "dtype='float32'."
                 )
+            if check_rounding and key != OUTPUTS and len(exact) > 1:
+                self._check_rounding(key, _vectors(exact), _vectors(rows[key]))
         return rows
 
-    def try_out(self, inputs: Any) -> int:
-        """Runs on a first batch; gives the bytes that are kept of a sample.
-
-        Raises:
-            ValueError: If the dtype blurs the distances between neighbours.
-        """
-        if self._dtype != "float32":
-            self._check_rounding(inputs)
-        return sum(one[0].nbytes for one in self.rows(inputs).values())
-
-    def _check_rounding(self, inputs: Any) -> None:
-        for key, exact in self.features(inputs).items():
-            if key == OUTPUTS or len(exact) < 2:
-                continue
-            exact = _vectors(exact)
-            if key in self._projections:
-                exact = self._projections[key](exact)
-            rounded = exact.astype(self._dtype).astype("float32")
-            squared, indices = map(np.asarray, neighbors.nearest_neighbors(exact, k=5))
-            if not squared.any():
-                continue
-            blurred = np.square(rounded[:, None] - rounded[indices]).sum(axis=2)
-            kernel = np.exp(-squared / squared.mean())
-            error = np.abs(np.exp(-blurred / squared.mean()) - kernel).sum()
-            if not error <= _KERNEL_ERROR * kernel.sum():
-                raise ValueError(
-                    f"{self._dtype} is too coarse for {self._name(key)}: its samples "
-                    "lie close together and far from 0, so that the weights of "
-                    f"neighbours would be {error / kernel.sum():.1%} off. Pass "
-                    "dtype='float32'."
-                )
+    def _check_rounding(self, key: str, exact: np.ndarray, rounded: np.ndarray) -> None:
+        squared, indices = map(np.asarray, neighbors.nearest_neighbors(exact, k=5))
+        if not squared.any():
+            return
+        differences = rounded.astype("float32")[:, None] - rounded[indices]
+        blurred = np.square(differences).sum(axis=2)
+        kernel = np.exp(-squared / squared.mean())
+        error = np.abs(np.exp(-blurred / squared.mean()) - kernel).sum() / kernel.sum()
+        if not error <= _KERNEL_ERROR:
+            raise ValueError(
+                f"{self._dtype} is too coarse for {self._name(key)}: its samples lie "
+                "close together and far from 0, so that the weights of neighbours "
+                f"would be {error:.1%} off. Pass dtype='float32'."
+            )
 
     @property
     def files(self) -> list[str]:

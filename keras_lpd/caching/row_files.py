@@ -118,11 +118,6 @@ class RowWriter:
         else:
             folder.mkdir(parents=True, exist_ok=True)
 
-    @property
-    def bytes(self) -> int:
-        """How much the rows take that are there already."""
-        return self.rows * sum(_row_bytes(*kind) for kind in self._shapes.values())
-
     def append(self, arrays: dict[str, np.ndarray]) -> None:
         """Adds rows to all arrays, which are always the same ones."""
         for name, array in arrays.items():
