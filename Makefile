@@ -43,9 +43,11 @@ format: .venv/dev.stamp  ## put the code into style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/demo.stamp  ## time a training step and the neighbours
+bench: .venv/demo.stamp  ## time a training step, the neighbours and the cache
 	$(BIN)/python benchmarks/step_time.py
 	$(BIN)/python benchmarks/neighbors.py
+	$(BIN)/python benchmarks/teacher_cache.py
+	$(BIN)/python benchmarks/projection.py
 
 clean:  ## remove .venv and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -34,3 +34,14 @@ def test_neighbors(tmp_path):
     output = run("neighbors.py", "--rounds", 1, "--sizes", 64, "--json", path)
     assert "64" in output
     assert json.loads(path.read_text())
+
+
+@pytest.mark.slow
+def test_teacher_cache(tmp_path):
+    path = tmp_path / "teacher_cache.json"
+    output = run(
+        "teacher_cache.py", "--samples", 64, "--epochs", 2, "--rounds", 1,
+        "--teachers", "small", "--data", "memory", "--json", path,
+    )  # fmt: skip
+    assert "cached total / online total" in output
+    assert json.loads(path.read_text())
