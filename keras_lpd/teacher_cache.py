@@ -77,7 +77,7 @@ class TeacherCache:
 
     def __init__(self, path: pathlib.Path, manifest: dict[str, Any]):
         about = manifest["about"]
-        self.path = path
+        self.path = path.absolute()
         self.count: int = manifest["count"]
         self.views: int = about["views"]
         self.layers: list[str] = about["layers"]

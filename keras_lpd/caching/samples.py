@@ -102,7 +102,7 @@ class Samples:
 
     def batches(self, size: int) -> tf.data.Dataset:
         """All views one after another: `(element, fingerprints)`, batched."""
-        return self._batched(self._elements, size)
+        return self._batched(self._elements, size, self._views)
 
     def inputs(self, size: int) -> tf.data.Dataset:
         """The same without labels: `(inputs, fingerprints)`."""
@@ -114,20 +114,22 @@ class Samples:
         if count < 0:
             count = int(self._elements.reduce(np.int64(0), lambda n, *_: n + 1))
         few = self._elements.shard(max(1, count // wanted), 0).take(wanted)
-        return self._batched(few, size).map(lambda element, prints: element[0])
+        return self._batched(few, size, 1).map(lambda element, prints: element[0])
 
     def fingerprints(self) -> Iterator[dict[str, np.ndarray]]:
         """The fingerprints alone, chunk after chunk."""
         batches = self.batches(self.chunk).map(lambda element, prints: prints)
         return batches.prefetch(2).as_numpy_iterator()
 
-    def _batched(self, elements: tf.data.Dataset, size: int) -> tf.data.Dataset:
+    def _batched(
+        self, elements: tf.data.Dataset, size: int, views: int
+    ) -> tf.data.Dataset:
         if self._augment is None:
             return elements.batch(size).map(
                 lambda *element: (element, {ELEMENTS: fingerprints(element[0])})
             )
         seen = self._view(elements, 0)
-        for view in range(1, self._views):
+        for view in range(1, views):
             seen = seen.concatenate(self._view(elements, view))
         return seen.batch(size).map(
             lambda clean, element: (
@@ -152,9 +154,10 @@ class Samples:
         """Refuses samples that the teacher can't take."""
         if not is_graph(teacher) or tf.nest.is_nested(graph_ends(teacher)[0]):
             return
-        if len(self._specs) != 1 or self._specs[0].shape.rank is None:
+        specs = tf.nest.flatten(self.inputs(1).element_spec[0])
+        if len(specs) != 1 or specs[0].shape.rank is None:
             return
-        expected, shape = tuple(teacher.inputs[0].shape), tuple(self._specs[0].shape)
+        expected, shape = tuple(teacher.inputs[0].shape), tuple(specs[0].shape[1:])
         if shapes_agree((None, *shape), expected):
             return
         about = (
