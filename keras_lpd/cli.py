@@ -42,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_cache(commands: argparse._SubParsersAction) -> None:
+    from keras_lpd.datasets import NAMES
+
     command = commands.add_parser(
         "cache",
         help="run a teacher over a data set once, and keep its features",
@@ -55,7 +57,13 @@ def _add_cache(commands: argparse._SubParsersAction) -> None:
     required = command.add_argument_group("required")
     add = required.add_argument
     add("--teacher", required=True, metavar="FILE", help="the trained teacher, .keras")
-    add("--dataset", required=True, metavar="NAME", help="digits or fashion_mnist")
+    add(
+        "--dataset",
+        required=True,
+        metavar="NAME",
+        choices=NAMES,
+        help=" or ".join(NAMES),
+    )
     add("--out", required=True, metavar="DIR", help="the folder to be made")
     add = command.add_argument
     add("--data-dir", metavar="DIR", help="where tensorflow-datasets keeps its data")

@@ -11,11 +11,10 @@ from keras import ops
 
 from keras_lpd.checks import check_model, warn_of_probabilities
 from keras_lpd.features import (
-    FEATURES,
     OUTPUTS,
     FeatureExtractor,
     FeatureFunction,
-    find_feature_layer,
+    default_layer,
     is_graph,
     output_activation,
 )
@@ -24,7 +23,7 @@ from keras_lpd.log import logger
 from keras_lpd.losses.cross_entropy import CrossEntropy
 from keras_lpd.losses.locality import LocalityPreserving
 from keras_lpd.neighbors import as_vectors, feature_variance
-from keras_lpd.refusals import explained
+from keras_lpd.refusals import explaining
 from keras_lpd.taught import inputs_of
 from keras_lpd.teacher_cache import TeacherCache
 from keras_lpd.teachers import CachedTeacher, RunningTeacher, Teacher
@@ -153,9 +152,7 @@ class LPDistiller(keras.Model):
         self.teacher_layer: str | None = None
         self.student_layer: str | None = student_layer
         if student_layer is None and self._needs_layer("student"):
-            self.student_layer = (
-                find_feature_layer(student) if student_features is None else FEATURES
-            )
+            self.student_layer = default_layer(student, student_features)
         keys = [term.key("student", self.student_layer) for term in self._terms]
         self._student = FeatureExtractor(
             student, [key for key in keys if key], function=student_features
@@ -232,7 +229,8 @@ class LPDistiller(keras.Model):
                 features have NaN or infinite values. The last is found before
                 the first update, under XLA (`jit_compile=True`) after it.
         """
-        self._require_teacher().check()
+        if self._require_teacher().check():
+            self.train_function = None
         if not self.compiled:
             self._compile_by_default()
         if not self.trainable_weights:
@@ -244,12 +242,10 @@ class LPDistiller(keras.Model):
             callbacks.callbacks.append(self._guard)
         else:
             callbacks = [*keras.tree.flatten(callbacks or []), self._guard]
-        try:
+        with explaining():
             return super().fit(
                 x, y, batch_size, epochs, verbose, callbacks=callbacks, **kwargs
             )
-        except tf.errors.OpError as error:
-            raise explained(error) or error from None
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step: both models forward, one gradient, one update of the student."""
@@ -319,6 +315,16 @@ class LPDistiller(keras.Model):
             )
 
     # The student's side: its loss, `evaluate`, `predict`
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Scores the student; see `keras.Model.evaluate`."""
+        with explaining():
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """What the student makes of inputs; see `keras.Model.predict`."""
+        with explaining():
+            return super().predict(*args, **kwargs)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.student(inputs_of(inputs), training=training)

@@ -172,6 +172,11 @@ def find_feature_layer(model: keras.Model) -> str:
     return features.path
 
 
+def default_layer(model: keras.Model, function: FeatureFunction | None) -> str:
+    """The features of losses that name no layer, as a `FeatureExtractor` knows them."""
+    return find_feature_layer(model) if function is None else FEATURES
+
+
 def output_activation(model: keras.Model) -> str | None:
     """`"softmax"`, `"sigmoid"` or None: what makes the model's output, if known."""
     if not is_graph(model):

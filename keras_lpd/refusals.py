@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 
 _FRAMED = re.compile(r"<<(.+?)>>", re.DOTALL)
-_CARDINALITY = re.compile(r"(Input dataset was expected to contain \d+ elements.+?\.)")
+
+# What TensorFlow has to say by itself, and what it means here.
+_TRANSLATIONS = {
+    r"Input dataset was expected to contain (\d+) elements but contained .*?(\d+)": (
+        "The data set has another count of samples than the teacher cache attached to "
+        "it. Expected: {0}. Received: {1} when it ended, or went on. Attach the cache "
+        "to the very data set it was built from."
+    ),
+    r"Cannot batch tensors with different shapes.*?\[(.*?)\].*?\[(.*?)\]": (
+        "Samples must have one shape to be put into batches. Received: [{0}] and "
+        "[{1}]. Bring them to one size first, for example with `tf.image.resize`."
+    ),
+    r"(\S+\.npy); No such file": (
+        "{0} is gone: the teacher cache was deleted or built anew after it was "
+        "attached. Attach it again."
+    ),
+}
 
 
 def require(condition: Any, message: str) -> tf.Operation | None:
@@ -24,7 +42,22 @@ def require_finite(tensor: Any, message: str) -> Any:
 
 
 def explained(error: tf.errors.OpError) -> ValueError | None:
-    """What one of the functions above had to say, or `assert_cardinality`."""
+    """What one of the functions above had to say, out of TensorFlow's own words."""
     message = error.message or ""
-    found = _FRAMED.search(message) or _CARDINALITY.search(message)
-    return ValueError(found[1]) if found else None
+    if found := _FRAMED.search(message):
+        return ValueError(re.sub(r"\\(['\"\\])", r"\1", found[1]))
+    for pattern, translation in _TRANSLATIONS.items():
+        if found := re.search(pattern, message, re.DOTALL):
+            return ValueError(translation.format(*found.groups()))
+    return None
+
+
+@contextlib.contextmanager
+def explaining() -> Iterator[None]:
+    """Raises errors of TensorFlow within it as they are `explained`, if they are."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if (better := explained(error)) is None:
+            raise
+        raise better from None

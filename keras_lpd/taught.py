@@ -9,6 +9,8 @@ mark tells whose features they are.
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from typing import Any, NamedTuple
 
 import keras
@@ -19,20 +21,63 @@ INPUTS = "inputs"
 
 _TEACHER = "teacher "
 _SHOWN = 16
+_KEY = re.compile(_TEACHER + "[0-9a-f]{%d}( |$)" % _SHOWN)
 _FLATTENED = "flattened"
+_INESSENTIAL = {"trainable", "build_config", "compile_config", "seed"}
+_NAME = ("name", True)
 
 
 def fingerprint(model: keras.Model) -> str:
-    """SHA-256 over the model's weights, in their order: dtypes, shapes and values.
+    """SHA-256 over the model's weights, in their order, and what its layers are.
 
-    Names have no part in it: they change when a model is made again.
+    Names have no part in it: they change when a model is made again. Of a
+    subclassed model the layers are known only as far as its `get_config` tells.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_architecture(model).encode())
     for variable in model.weights:
         value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
         digest.update(f"{value.dtype.str}{value.shape}".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()
+
+
+def _architecture(model: keras.Model) -> str:
+    """The model's config without names, and without what changes no feature."""
+    try:
+        config = model.get_config()
+    except NotImplementedError:
+        return type(model).__name__
+    return json.dumps(_essence(config, {}), sort_keys=True, default=_as_json)
+
+
+def _essence(config: Any, numbers: dict[str, int]) -> Any:
+    """The config with layers known by number, in the order in which they come."""
+    if isinstance(config, dict):
+        named = len(config) > 1 and isinstance(config.get("name"), str)
+        if named:
+            numbers.setdefault(config["name"], len(numbers))
+        return {
+            key: _essence(value, numbers)
+            for key, value in config.items()
+            if value is not None and key not in _INESSENTIAL and (key, named) != _NAME
+        }
+    if isinstance(config, (list, tuple)):
+        if (
+            len(config) == 3
+            and isinstance(config[0], str)
+            and config[0] in numbers
+            and isinstance(config[1], int)
+        ):
+            return [numbers[config[0]], *config[1:]]  # the output of another layer
+        return [_essence(value, numbers) for value in config]
+    return config
+
+
+def _as_json(value: Any) -> Any:
+    """What JSON does not know: arrays, and objects of which the type has to do."""
+    if hasattr(value, "__array__"):
+        return np.asarray(value).tolist()
+    return type(value).__name__
 
 
 class Mark(NamedTuple):
@@ -52,8 +97,8 @@ class Mark(NamedTuple):
     def of(cls, teacher_fingerprint: str, *rest: Any) -> Mark:
         return cls(teacher_fingerprint[:_SHOWN], *rest)
 
-    def made_by(self, model: keras.Model) -> bool:
-        return fingerprint(model).startswith(self.teacher)
+    def made_by(self, teacher_fingerprint: str) -> bool:
+        return teacher_fingerprint.startswith(self.teacher)
 
 
 class Taught(NamedTuple):
@@ -77,7 +122,7 @@ def split(x: Any) -> Taught | None:
     if not isinstance(x, dict) or len(x) != 2 or INPUTS not in x:
         return None
     key = next(key for key in x if key != INPUTS)
-    if not isinstance(key, str) or not key.startswith(_TEACHER):
+    if not isinstance(key, str) or not _KEY.match(key):
         return None
     words = key.split()[1:]
     flattened = words[-1] == _FLATTENED

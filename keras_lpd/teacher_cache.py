@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import errno
 import pathlib
-import re
-import shutil
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import filelock
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_lpd import taught
-from keras_lpd.caching import row_files
+from keras_lpd.caching import building, row_files
+from keras_lpd.caching.building import MANIFEST
 from keras_lpd.caching.recipe import Recipe
-from keras_lpd.caching.row_files import ArrayFile, RowWriter
-from keras_lpd.caching.samples import ELEMENTS, Augment, Samples, compare
-from keras_lpd.features import FeatureFunction, output_activation
+from keras_lpd.caching.row_files import ArrayFile
+from keras_lpd.caching.samples import Augment, Samples, as_integer, compare
+from keras_lpd.features import FeatureFunction
 from keras_lpd.log import logger
-from keras_lpd.refusals import require
-from keras_lpd.version import __version__
-
-CHECKPOINT_SECONDS = 5.0
-"""How much of a build an interruption may cost."""
-
-_FORMAT = {"format": "keras-lpd teacher cache", "version": 1}
-_MANIFEST = "manifest.json"
+from keras_lpd.progress import progress
+from keras_lpd.refusals import explaining, require
 
 _CHANGED = (
     "These are not the samples that the teacher cache was built from, or they come in "
@@ -76,17 +63,18 @@ class TeacherCache:
     """
 
     def __init__(self, path: pathlib.Path, manifest: dict[str, Any]):
-        about = manifest["about"]
+        asked = manifest["asked"]
         self.path = path.absolute()
         self.count: int = manifest["count"]
-        self.views: int = about["views"]
-        self.layers: list[str] = about["layers"]
-        self.outputs: bool = about["outputs"]
+        self.views: int = asked["views"]
+        self.layers: list[str] = asked["layers"]
+        self.outputs: bool = asked["outputs"]
         self.feature_layer: str | None = manifest["feature_layer"]
         self.teacher_name: str = manifest["teacher_name"]
         self.output_activation: str | None = manifest["output_activation"]
         self.mark = taught.Mark(*manifest["mark"])
-        self._about = about
+        self._asked = asked
+        self._plan = manifest
         self._features = _array_files(manifest["features"])
         self._fingerprints = _array_files(manifest["fingerprints"])
 
@@ -145,7 +133,8 @@ class TeacherCache:
 
         Interrupted, even killed, it goes on where it stopped when it is called
         again in the same way. Where the cache is there already, it is checked
-        against teacher, data and settings, and returned.
+        against teacher, data and settings, and returned. The teacher is known
+        by its weights and layers, and by its features of the first samples.
 
         **Augmentation.** By default the teacher sees each sample once, as it
         comes out of `dataset`. Random changes belong behind `attach`: the
@@ -165,8 +154,8 @@ class TeacherCache:
                 the layer that feeds the head, as in `LPDistiller`.
             outputs: Whether to keep the teacher's outputs as well, for losses
                 that compare them. They are never projected.
-            dtype: `"float16"` or `"float32"`. Half precision is refused
-                where it would blur the neighbours' distances.
+            dtype: `"float16"` or `"float32"`. Half precision is refused where
+                it would change the neighbours and their weights noticeably.
             project: To how many dimensions the features are projected, in a
                 way that keeps their distances. Feature maps are flattened
                 for it. Defaults to `None`: they are kept as they are.
@@ -194,40 +183,36 @@ class TeacherCache:
             RuntimeError: If another process builds the same cache now.
             OSError: If the disk is full. What was there stays.
         """
-        path = pathlib.Path(path)
+        path = pathlib.Path(path).resolve()
         samples = Samples(dataset, augment, views, seed)
         recipe = Recipe(
             teacher, layers, outputs, dtype, project, projection, teacher_features
         )
+        batch_size = as_integer("batch_size", batch_size, least=1)
         samples.check_fits(teacher)
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(
-                "`batch_size` must be an integer of at least 1. Received: "
-                f"{batch_size!r}"
-            )
+        samples.check_repeats()
+        plan = building.plan_of(recipe, samples)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _only_builder(path):
-            if path.exists() and not _is_empty_folder(path):
-                return cls._found(path, recipe, samples)
-            samples.check_repeats()
-            _build(path, recipe, samples, batch_size, bool(verbose))
+        with building.only_builder(path):
+            if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+                return cls._found(path, plan, samples)
+            building.build(path, recipe, samples, plan, batch_size, bool(verbose))
         cache = cls.open(path, verify=False)
         logger.info("Built %r, %.1f MB.", cache, cache.nbytes / 1e6)
         return cache
 
     @classmethod
     def _found(
-        cls, path: pathlib.Path, recipe: Recipe, samples: Samples
+        cls, path: pathlib.Path, plan: building.Plan, samples: Samples
     ) -> TeacherCache:
         """What is at `path` already, if it is what was to be built."""
-        if not (path / _MANIFEST).exists():
+        if not (path / MANIFEST).exists():
             raise FileExistsError(
                 f"{path} is there already, and is no teacher cache. Choose another "
                 "path."
             )
         cache = cls.open(path)
-        different = _differences({**recipe.about, **samples.about}, cache._about)
-        if different:
+        if different := building.differences(plan, cache._plan):
             raise FileExistsError(
                 f"{path} holds another cache already. It differs in {different}. "
                 "Choose another path, or delete that folder first."
@@ -257,8 +242,8 @@ class TeacherCache:
                 a later version.
         """
         path = pathlib.Path(path)
-        if not (path / _MANIFEST).is_file():
-            unfinished = _building(path)
+        if not (path / MANIFEST).is_file():
+            unfinished = building.folder_for(path)
             hint = "Make one with `TeacherCache.build`."
             if (unfinished / row_files.PROGRESS).exists():
                 hint = (
@@ -267,20 +252,17 @@ class TeacherCache:
                 )
             raise FileNotFoundError(f"There is no teacher cache at {path}. {hint}")
         try:
-            manifest = row_files.read_sealed(path / _MANIFEST)
-            if any(manifest.get(name) != value for name, value in _FORMAT.items()):
-                raise ValueError(
-                    f"Expected: {_FORMAT}. Received: {manifest.get('format')!r}, "
-                    f"version {manifest.get('version')!r}."
-                )
-            cache = cls(path, manifest)
-            for file in (*cache._features.values(), *cache._fingerprints.values()):
-                file.check(path, thoroughly=verify)
+            manifest = row_files.read_sealed(path / MANIFEST)
         except ValueError as error:
+            raise _damaged(path, error) from None
+        if any(manifest.get(name) != value for name, value in building.FORMAT.items()):
             raise ValueError(
-                f"The teacher cache {path} can't be used. {error} Delete the folder, "
-                "and build it again."
-            ) from None
+                f"The teacher cache {path} was made by another version "
+                f"({manifest.get('written_by')}). Expected: {building.FORMAT}. Install "
+                "that version, or build the cache again elsewhere."
+            )
+        cache = cls(path, manifest)
+        cache._check_files(thoroughly=verify)
         return cache
 
     def attach(
@@ -311,8 +293,9 @@ class TeacherCache:
             augment: The function that the cache was built with, if it was with
                 one. The samples of all views follow one another then: an epoch
                 is as many times as long.
-            verify: Whether to go through all samples now. Without, differences
-                are found only when training comes to them. Defaults to `True`.
+            verify: Whether to go through all files and samples now, and say
+                what differs. Without, other samples are found only when
+                training comes to them. Defaults to `True`.
 
         Returns:
             A `tf.data.Dataset` of as many samples, times `views`.
@@ -322,7 +305,7 @@ class TeacherCache:
             ValueError: If these are other data, in another order, or more or
                 fewer; says which.
         """
-        if (augment is not None) != self._about["augmented"]:
+        if (augment is not None) != self._asked["augmented"]:
             raise ValueError(
                 f"The cache {self.path} was built with `augment`: give `attach` the "
                 "same function."
@@ -330,33 +313,45 @@ class TeacherCache:
                 else f"The cache {self.path} was built without `augment`. For random "
                 "changes that the student alone sees, map what `attach` gives."
             )
-        samples = Samples(dataset, augment, self.views, self._about["seed"])
+        samples = Samples(dataset, augment, self.views, self._asked["seed"])
+        self._check_files(thoroughly=verify)
         self._check_samples(samples, thoroughly=verify)
-        chunk = samples.chunk
+        files = (*self._features.values(), *self._fingerprints.values())
+        chunk = samples.chunk(sum(file.row_bytes for file in files))
+
+        def hand_over(sample: Any, stored: Any) -> Any:
+            element, fingerprints = sample
+            _require_same(fingerprints, stored["fingerprints"])
+            x = taught.join(element[0], self.mark, stored["features"])
+            return (x, *element[1:]) if samples.in_tuples else x
+
         stored = tf.data.Dataset.zip(
             {
                 "features": _read(self.path, self._features, chunk),
                 "fingerprints": _read(self.path, self._fingerprints, chunk),
             }
         )
-
-        def hand_over(batch: Any, stored: Any) -> Any:
-            element, fingerprints = batch
-            _require_same(fingerprints, stored["fingerprints"])
-            x = taught.join(element[0], self.mark, stored["features"])
-            return (x, *element[1:]) if samples.in_tuples else x
-
-        # In chunks, for a call of a function costs more than what it does here.
-        taught_chunks = tf.data.Dataset.zip((samples.batches(chunk), stored)).map(
-            hand_over
-        )
+        if chunk == 1:
+            together = tf.data.Dataset.zip((samples.singles(), stored.unbatch()))
+            attached = together.map(hand_over)
+        else:  # A call of a function costs more than what it does here.
+            together = tf.data.Dataset.zip((samples.batches(chunk), stored))
+            attached = together.map(hand_over).unbatch()
         total = tf.data.experimental.assert_cardinality(self.count * self.views)
-        return taught_chunks.unbatch().apply(total)
+        return attached.apply(total)
+
+    def _check_files(self, thoroughly: bool) -> None:
+        """Refuses files that are missing, truncated or altered."""
+        try:
+            for file in (*self._features.values(), *self._fingerprints.values()):
+                file.check(self.path, thoroughly)
+        except ValueError as error:
+            raise _damaged(self.path, error) from None
 
     def _check_samples(self, samples: Samples, thoroughly: bool = True) -> None:
         """Refuses other data than the cache was built from, saying what differs."""
         about = f"The teacher cache {self.path} is of another data set:"
-        samples.check_alike(self._about["inputs"], about)
+        samples.check_alike(self._asked["inputs"], about)
         if samples.cardinality not in (tf.data.UNKNOWN_CARDINALITY, self.count):
             raise ValueError(
                 f"{about} the count differs. Expected: {self.count:,} samples. "
@@ -367,7 +362,7 @@ class TeacherCache:
         known = {name: one.open(self.path) for name, one in self._fingerprints.items()}
         total = self.count * self.views
         at = 0
-        with _progress(total, "Checking the data", delay=3.0) as advance:
+        with progress(total, "Checking the data", delay=3.0) as advance, explaining():
             for fingerprints in samples.fingerprints():
                 for name, given in fingerprints.items():
                     compare(about, name, known[name], at, given, self.count)
@@ -380,182 +375,11 @@ class TeacherCache:
             )
 
 
-# Building
-
-
-def _build(
-    path: pathlib.Path, recipe: Recipe, samples: Samples, batch: int, verbose: bool
-) -> None:
-    """Builds in a folder beside `path`, which gets that name when all is there."""
-    folder = _building(path)
-    about = {**recipe.about, **samples.about}
-    writer = RowWriter(folder, about)
-    try:
-        different = _differences(about, writer.about)
-        if different:
-            raise FileExistsError(
-                f"{folder} is an unfinished cache. It differs in {different}. Build "
-                "with its settings to finish it, or delete that folder."
-            )
-        # Found here when the last build was cut off just before its very end.
-        (folder / _MANIFEST).unlink(missing_ok=True)
-        writer.checkpoint()
-        first, _ = next(iter(samples.inputs(batch)))
-        recipe.fit_projections(folder, first, lambda n: samples.spread(n, batch))
-        _write_rows(writer, recipe, samples, batch, verbose)
-        if not recipe.shapes:  # All rows were there already.
-            recipe.features(first)
-        features, fingerprints = {}, {}
-        names = {name: key for key, name in _file_names(recipe.keys).items()}
-        for name, file in writer.finish().items():
-            if name in names:
-                features[names[name]] = dataclasses.asdict(file)
-            else:
-                fingerprints[name] = dataclasses.asdict(file)
-    finally:
-        writer.close()
-        if not writer.rows:
-            shutil.rmtree(folder)
-    manifest = {
-        **_FORMAT,
-        "written_by": f"keras-lpd {__version__}",
-        "about": about,
-        "count": writer.rows // about["views"],
-        "teacher_name": recipe.teacher.name,
-        "output_activation": output_activation(recipe.teacher),
-        "feature_layer": recipe.feature_layer,
-        "layer_shapes": recipe.shapes,
-        "mark": recipe.mark,
-        "features": features,
-        "fingerprints": fingerprints,
-    }
-    row_files.write_sealed(folder / _MANIFEST, manifest)
-    if path.exists():
-        path.rmdir()
-    folder.rename(path)
-    row_files.sync_folder(path.parent)
-    for leftover in (row_files.PROGRESS, *recipe.files):
-        (path / leftover).unlink(missing_ok=True)
-
-
-def _write_rows(
-    writer: RowWriter, recipe: Recipe, samples: Samples, batch: int, verbose: bool
-) -> None:
-    """Appends what is missing, having compared the samples of what is there."""
-    names = _file_names(recipe.keys)
-    done, at, ran = writer.rows, 0, False
-    if done:
-        logger.info("Going on with %s at row %s.", writer.folder, f"{done:,}")
-    missing = samples.total and samples.total - done
-    saved = time.monotonic()
-    try:
-        with _progress(missing, "Running the teacher", verbose) as advance:
-            for inputs, prints in samples.inputs(batch).prefetch(1):
-                fingerprints = {name: value.numpy() for name, value in prints.items()}
-                size = len(fingerprints[ELEMENTS])
-                known = min(max(done - at, 0), size)
-                _compare_with_unfinished(writer, fingerprints, at, known)
-                if known < size:
-                    rows = recipe.rows(inputs, batch if at else 0, not ran)
-                    arrays = {names[key]: value for key, value in rows.items()}
-                    arrays |= fingerprints
-                    if not ran and missing:
-                        _check_space(writer.folder, arrays, missing)
-                    ran = True
-                    writer.append({name: one[known:] for name, one in arrays.items()})
-                    advance(size - known)
-                at += size
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    writer.checkpoint()
-                    saved = time.monotonic()
-    except KeyboardInterrupt:
-        writer.checkpoint()
-        raise
-    if at < done:
-        raise ValueError(
-            f"The unfinished cache {writer.folder} has {done:,} rows already, but the "
-            f"data set only gives {at:,}. Delete that folder, and begin again."
-        )
-
-
-def _compare_with_unfinished(
-    writer: RowWriter, fingerprints: dict[str, np.ndarray], at: int, known: int
-) -> None:
-    for name, given in fingerprints.items():
-        if known and (writer.read(name, at, at + known) != given[:known]).any():
-            raise ValueError(
-                f"The unfinished cache {writer.folder} was begun with other data, or "
-                "in another order. Delete that folder to begin again."
-            )
-
-
-def _check_space(
-    folder: pathlib.Path, arrays: dict[str, np.ndarray], rows: int
-) -> None:
-    """Refuses to begin what the disk has no room for."""
-    needed = rows * sum(array[0].nbytes for array in arrays.values())
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(
-            errno.ENOSPC,
-            f"The teacher cache needs {needed / 1e6:,.0f} MB more, and there are "
-            f"{free / 1e6:,.0f} MB free. Use `project` or fewer `layers`, or a path "
-            "on another disk",
-            str(folder),
-        )
-
-
-@contextlib.contextmanager
-def _only_builder(path: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes from building the same cache at the same time."""
-    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise RuntimeError(
-            f"Another process is building the teacher cache {path} just now. Wait "
-            "until it is done and open that, or choose another path."
-        ) from None
-    try:
-        yield
-    finally:
-        # While something is unfinished the file stays, for it is the lock of that.
-        if not _building(path).exists():
-            pathlib.Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
-def _building(path: pathlib.Path) -> pathlib.Path:
-    return path.with_name(f"{path.name}.building")
-
-
-def _is_empty_folder(path: pathlib.Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
-def _file_names(keys: Sequence[str]) -> dict[str, str]:
-    """For each layer the name of its file, without the ending."""
-    return {
-        key: f"{index}-{re.sub('[^A-Za-z0-9_.]+', '-', key) or 'outputs'}"
-        for index, key in enumerate(keys)
-    }
-
-
-def _differences(asked: dict[str, Any], there: dict[str, Any]) -> str:
-    """In words, in what two caches differ."""
-    words = {
-        "teacher": "the teacher's weights",
-        "inputs": "the shapes or dtypes of the data",
-        "augmented": "`augment`",
-    }
-    return ", ".join(
-        words.get(name, f"`{name}` ({there.get(name)!r} there, {asked[name]!r} here)")
-        for name in asked
-        if asked[name] != there.get(name)
+def _damaged(path: pathlib.Path, error: ValueError) -> ValueError:
+    return ValueError(
+        f"The teacher cache {path} can't be used. {error} Delete the folder, and build "
+        "it again."
     )
-
-
-# Reading
 
 
 def _array_files(entries: dict[str, Any]) -> dict[str, ArrayFile]:
@@ -568,14 +392,17 @@ def _array_files(entries: dict[str, Any]) -> dict[str, ArrayFile]:
 def _read(
     folder: pathlib.Path, files: dict[str, ArrayFile], size: int
 ) -> dict[str, tf.data.Dataset]:
-    """Each file as a data set of `size` rows at a time, and of none at the end."""
+    """Each file as a data set of `size` rows at a time, and one of zeros at the end.
+
+    That row has the fingerprint of no sample: there must not come one for it.
+    """
     return {key: _read_one(folder, file, size) for key, file in files.items()}
 
 
 def _read_one(folder: pathlib.Path, array: ArrayFile, size: int) -> tf.data.Dataset:
     whole, rest = divmod(array.shape[0], size)
     file, row = str(folder / array.file), array.row_bytes
-    records = tf.data.Dataset.from_tensors("")
+    records = tf.data.Dataset.from_tensors(bytes(row))
     if rest:
         start = row_files.HEADER + whole * size * row
         last = tf.data.FixedLengthRecordDataset(file, rest * row, start)
@@ -596,27 +423,3 @@ def _require_same(given: dict[str, tf.Tensor], stored: dict[str, tf.Tensor]) -> 
         as_many = tf.equal(tf.shape(one)[0], tf.shape(other)[0])
         with tf.control_dependencies([require(as_many, _OTHER_COUNT)]):
             require(tf.reduce_all(tf.equal(one, other)), _CHANGED)
-
-
-@contextlib.contextmanager
-def _progress(
-    total: int | None, title: str, verbose: bool = True, delay: float = 0.0
-) -> Iterator[Callable[[int], None]]:
-    """A progress bar with the time left; gives a function that moves it on."""
-    live = sys.stdout.isatty() or "ipykernel" in sys.modules
-    bar = keras.utils.Progbar(total, interval=0.2 if live else 10.0, unit_name="sample")
-    start, done, shown = time.monotonic(), 0, False
-
-    def advance(count: int) -> None:
-        nonlocal done, shown
-        done += count
-        if not verbose or (not shown and time.monotonic() - start < delay):
-            return
-        if not shown:
-            logger.info("%s:", title)
-            shown = True
-        bar.update(done)
-
-    yield advance
-    if shown and done != total:
-        bar.update(done, finalize=True)

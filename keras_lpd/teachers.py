@@ -12,16 +12,15 @@ from keras import ops
 
 from keras_lpd.checks import check_finite, check_model, check_outputs, check_pair
 from keras_lpd.features import (
-    FEATURES,
     OUTPUTS,
     FeatureExtractor,
     FeatureFunction,
-    find_feature_layer,
+    default_layer,
     is_graph,
     output_activation,
 )
 from keras_lpd.refusals import require_finite
-from keras_lpd.taught import Taught, split
+from keras_lpd.taught import Taught, fingerprint, split
 from keras_lpd.teacher_cache import TeacherCache
 from keras_lpd.terms import Term
 
@@ -41,11 +40,12 @@ class RunningTeacher:
         self.output_activation = output_activation(model)
         self._function = function
         self._asked = _Asked()
+        self._fingerprint = ""
         self._extract = FeatureExtractor(model, function=function)
 
     @property
     def feature_layer(self) -> str:
-        return find_feature_layer(self.source) if self._function is None else FEATURES
+        return default_layer(self.source, self._function)
 
     def prepare(
         self, terms: Sequence[Term], layer: str | None, student: keras.Model
@@ -63,9 +63,11 @@ class RunningTeacher:
             function=self._function,
         )
 
-    def check(self) -> None:
-        """Called before each training."""
+    def check(self) -> bool:
+        """Called before each training; tells if the teacher changed since the last."""
         check_finite(self.source)
+        before, self._fingerprint = self._fingerprint, fingerprint(self.source)
+        return before not in ("", self._fingerprint)
 
     def __call__(self, x: Any) -> tuple[Any, dict[str, Any]]:
         """The inputs of a batch by themselves, and the features by their keys."""
@@ -73,14 +75,15 @@ class RunningTeacher:
         if taught is None:
             found = self._extract(x, training=False)
             return x, {key: self._checked(key, found[key]) for key in self._asked.keys}
-        with tf.init_scope():  # Weights can't be looked at while a graph is drawn.
-            own = taught.mark.made_by(self.source)
-        if not own:
+        if not self._fingerprint:
+            with tf.init_scope():  # A graph in the making can't look at weights.
+                self._fingerprint = fingerprint(self.source)
+        if not taught.mark.made_by(self._fingerprint):
             raise ValueError(
                 "The features that come with the data are another teacher's: the "
-                f"weights of '{self.name}' differ from those of the teacher that the "
-                "cache was built with. Build a cache with this one, or make the "
-                "distiller with that cache in place of the teacher."
+                f"weights or layers of '{self.name}' differ from those of the teacher "
+                "that the cache was built with. Build a cache with this one, or make "
+                "the distiller with that cache in place of the teacher."
             )
         return taught.inputs, self._asked.take(taught)
 
@@ -130,8 +133,9 @@ class CachedTeacher:
             shape = (None, *self.source.shape(OUTPUTS))
             check_outputs(self.name, [shape], student)
 
-    def check(self) -> None:
-        """Called before each training. The cache was checked when it was opened."""
+    def check(self) -> bool:
+        """Called before each training. A cache never changes."""
+        return False
 
     def __call__(self, x: Any) -> tuple[Any, dict[str, Any]]:
         """The inputs of a batch by themselves, and the features by their keys."""

@@ -15,8 +15,8 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class ArrayFile:
         file: Its name.
         dtype: The dtype, as NumPy names it.
         shape: The shape, rows first.
-        sha256: Checksum over all bytes.
+        sha256: Checksum over all rows.
     """
 
     file: str
@@ -65,7 +65,12 @@ class ArrayFile:
         with path.open("rb") as file:
             if file.read(HEADER) != _header(self.dtype, self.shape):
                 raise ValueError(f"{path} was altered: its header is another.")
-        if thoroughly and _sha256(path) != self.sha256:
+            if not thoroughly:
+                return
+            digest = hashlib.sha256()
+            for block in _blocks(file, expected):
+                digest.update(block)
+        if digest.hexdigest() != self.sha256:
             raise ValueError(f"{path} was altered: its checksum is another.")
 
     def open(self, folder: pathlib.Path) -> np.ndarray:
@@ -90,26 +95,22 @@ class RowWriter:
         ValueError: If the unfinished files are damaged.
     """
 
-    def __init__(self, folder: pathlib.Path, about: Any):
+    def __init__(self, folder: pathlib.Path, about: dict[str, Any]):
         self.folder = folder
         self.rows = 0
         self.about = about
         self._shapes: dict[str, tuple[str, list[int]]] = {}
         self._files: dict[str, io.BufferedRandom] = {}
+        self._hashes: dict[str, Any] = {}
         if (folder / PROGRESS).exists():
-            progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-            self.rows, self.about = progress["rows"], progress["about"]
-            self._shapes = {name: tuple(one) for name, one in progress["arrays"]}
-            for name, (dtype, shape) in self._shapes.items():
-                self._files[name] = file = self._path(name).open("r+b")
-                known = HEADER + self.rows * _row_bytes(dtype, shape)
-                if file.seek(0, os.SEEK_END) < known:
-                    raise ValueError(
-                        f"{self._path(name)} was cut off. Delete {folder}, and "
-                        "begin again."
-                    )
-                file.truncate(known)
-                file.seek(known)
+            try:
+                self._go_on(read_sealed(folder / PROGRESS))
+            except (OSError, ValueError) as error:
+                self.close()
+                raise ValueError(
+                    f"The unfinished files in {folder} are damaged: {error} Delete "
+                    "that folder, and begin again."
+                ) from None
         elif folder.exists() and any(f.suffix != ".part" for f in folder.iterdir()):
             raise FileExistsError(
                 f"{folder} is needed to build in, and holds something else. Move it "
@@ -118,12 +119,28 @@ class RowWriter:
         else:
             folder.mkdir(parents=True, exist_ok=True)
 
+    def _go_on(self, progress: dict[str, Any]) -> None:
+        for name, (dtype, shape, checksum) in progress["arrays"].items():
+            self._shapes[name] = dtype, shape
+            self._files[name] = file = self._path(name).open("r+b")
+            file.seek(HEADER)
+            known = progress["rows"] * _row_bytes(dtype, shape)
+            self._hashes[name] = digest = hashlib.sha256()
+            for block in _blocks(file, known):
+                digest.update(block)
+            if digest.hexdigest() != checksum:
+                raise ValueError(f"{self._path(name).name} was cut off or altered.")
+            file.truncate(HEADER + known)
+            file.seek(HEADER + known)
+        self.rows, self.about = progress["rows"], progress["about"]
+
     def append(self, arrays: dict[str, np.ndarray]) -> None:
         """Adds rows to all arrays, which are always the same ones."""
         for name, array in arrays.items():
             kind = (array.dtype.str, list(array.shape[1:]))
             if name not in self._files:
                 self._shapes[name] = kind
+                self._hashes[name] = hashlib.sha256()
                 self._files[name] = self._path(name).open("w+b")
                 self._files[name].write(bytes(HEADER))
             if self._shapes[name] != kind:
@@ -131,7 +148,9 @@ class RowWriter:
                     f"All rows of {self._path(name).name} must be alike: "
                     f"{self._shapes[name]}. Received: {kind}"
                 )
-            self._files[name].write(np.ascontiguousarray(array).data)
+            data = np.ascontiguousarray(array).data
+            self._files[name].write(data)
+            self._hashes[name].update(data)
         self.rows += len(array)
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
@@ -151,9 +170,12 @@ class RowWriter:
         progress = {
             "rows": self.rows,
             "about": self.about,
-            "arrays": list(self._shapes.items()),
+            "arrays": {
+                name: [*kind, self._hashes[name].hexdigest()]
+                for name, kind in self._shapes.items()
+            },
         }
-        write_json(self.folder / PROGRESS, progress)
+        write_sealed(self.folder / PROGRESS, progress)
 
     def finish(self) -> dict[str, ArrayFile]:
         """Completes the files, and tells what is in them."""
@@ -161,12 +183,13 @@ class RowWriter:
         finished = {}
         for name, file in self._files.items():
             dtype, shape = self._shapes[name]
-            path, full = self._path(name), (self.rows, *shape)
+            full = (self.rows, *shape)
             file.seek(0)
             file.write(_header(dtype, full))
             file.flush()
             os.fsync(file.fileno())
-            finished[name] = ArrayFile(path.name, dtype, full, _sha256(path))
+            checksum = self._hashes[name].hexdigest()
+            finished[name] = ArrayFile(self._path(name).name, dtype, full, checksum)
         self.close()
         return finished
 
@@ -229,12 +252,11 @@ def _checksum(data: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The next `size` bytes, or what there is of them, in blocks."""
+    while size and (block := file.read(min(size, 1 << 20))):
+        size -= len(block)
+        yield block
 
 
 def _row_bytes(dtype: str, shape: Sequence[int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,12 +46,8 @@ class Samples:
                 f"{type(dataset).__name__}. For arrays, give "
                 "`tf.data.Dataset.from_tensor_slices((x, y))`."
             )
-        for name, value, least in (("views", views, 1), ("seed", seed, 0)):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"`{name}` must be an integer of at least {least}. Received: "
-                    f"{value!r}"
-                )
+        views = as_integer("views", views, least=1)
+        seed = as_integer("seed", seed, least=0)
         if views > 1 and augment is None:
             raise ValueError(
                 f"`views={views}` needs `augment`, a function (inputs, seed) -> "
@@ -69,6 +66,8 @@ class Samples:
                 "Inputs must be dense tensors, to be put together in batches. "
                 f"Received: {spec}"
             )
+        if hasattr(dataset.element_spec, "_fields"):  # named tuples aren't unpacked
+            dataset = dataset.map(tuple)
         self._elements = dataset.map(lambda *element: element)
         self._augment, self._views, self._seed = augment, views, seed
 
@@ -90,53 +89,56 @@ class Samples:
         """How many samples there are in all views together, if that is known."""
         return self.cardinality * self._views if self.cardinality > 0 else None
 
-    @property
-    def chunk(self) -> int:
-        """How many samples are best handled at a time, apart from any training."""
-        size = 1
+    def chunk(self, more: int = 0) -> int:
+        """How many samples, with so many bytes more each, are handled best together."""
+        size = 1 + more
         for spec in tf.nest.flatten(self._elements.element_spec):
             if not isinstance(spec, tf.TensorSpec) or not spec.shape.is_fully_defined():
+                return 1
+            if spec.shape.num_elements() == 0:  # TensorFlow can't unbatch these.
                 return 1
             size += spec.shape.num_elements() * spec.dtype.size
         return max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // size))
 
     def batches(self, size: int) -> tf.data.Dataset:
         """All views one after another: `(element, fingerprints)`, batched."""
-        return self._batched(self._elements, size, self._views)
+        return _batched(self._views_of(self._elements, self._views), size)
+
+    def singles(self) -> tf.data.Dataset:
+        """The same one by one."""
+        return self._views_of(self._elements, self._views).map(
+            lambda element, clean: (element, _prints_of_one(element[0], clean))
+        )
 
     def inputs(self, size: int) -> tf.data.Dataset:
-        """The same without labels: `(inputs, fingerprints)`."""
-        return self.batches(size).map(lambda element, prints: (element[0], prints))
+        """Batches without labels: `(inputs, fingerprints)`."""
+        inputs = self._elements.map(lambda *element: (element[0],))
+        return _batched(self._views_of(inputs, self._views), size).map(
+            lambda element, prints: (element[0], prints)
+        )
 
     def spread(self, wanted: int, size: int) -> tf.data.Dataset:
-        """Batches of inputs spread evenly over the data set, `wanted` in all."""
+        """Batches of at most `wanted` inputs in all, from all over the data set."""
         count = self.cardinality
         if count < 0:
             count = int(self._elements.reduce(np.int64(0), lambda n, *_: n + 1))
-        few = self._elements.shard(max(1, count // wanted), 0).take(wanted)
-        return self._batched(few, size, 1).map(lambda element, prints: element[0])
+        inputs = self._elements.map(lambda *element: (element[0],))
+        few = self._views_of(inputs.shard(-(-count // wanted), 0), 1)
+        return few.map(lambda element, clean: element[0]).batch(size)
 
     def fingerprints(self) -> Iterator[dict[str, np.ndarray]]:
         """The fingerprints alone, chunk after chunk."""
-        batches = self.batches(self.chunk).map(lambda element, prints: prints)
+        batches = self.inputs(self.chunk()).map(lambda inputs, prints: prints)
         return batches.prefetch(2).as_numpy_iterator()
 
-    def _batched(
-        self, elements: tf.data.Dataset, size: int, views: int
-    ) -> tf.data.Dataset:
+    def _views_of(self, elements: tf.data.Dataset, views: int) -> tf.data.Dataset:
+        """`(element, clean)`: in `clean` the inputs, if `element` has others now."""
         if self._augment is None:
-            return elements.batch(size).map(
-                lambda *element: (element, {ELEMENTS: fingerprints(element[0])})
-            )
+            return elements.map(lambda *element: (element, {}))
         seen = self._view(elements, 0)
         for view in range(1, views):
             seen = seen.concatenate(self._view(elements, view))
-        return seen.batch(size).map(
-            lambda clean, element: (
-                element,
-                {ELEMENTS: fingerprints(clean), AUGMENTED: fingerprints(element[0])},
-            )
-        )
+        return seen
 
     def _view(self, elements: tf.data.Dataset, view: int) -> tf.data.Dataset:
         assert self._augment is not None
@@ -144,7 +146,7 @@ class Samples:
 
         def augmented(index: Any, element: Any) -> Any:
             inputs = augment(element[0], tf.stack([tf.cast(first, tf.int64), index]))
-            return element[0], (inputs, *element[1:])
+            return (inputs, *element[1:]), {ELEMENTS: element[0]}
 
         return elements.enumerate().map(augmented, tf.data.AUTOTUNE)
 
@@ -154,8 +156,17 @@ class Samples:
         """Refuses samples that the teacher can't take."""
         if not is_graph(teacher) or tf.nest.is_nested(graph_ends(teacher)[0]):
             return
-        specs = tf.nest.flatten(self.inputs(1).element_spec[0])
-        if len(specs) != 1 or specs[0].shape.rank is None:
+        spec = self.inputs(1).element_spec[0]
+        if isinstance(spec, dict) and teacher.inputs[0].name in spec:
+            spec = spec[teacher.inputs[0].name]
+        specs = tf.nest.flatten(spec)
+        if len(specs) != 1:
+            raise ValueError(
+                f"Teacher '{teacher.name}' takes one input. Received: {spec}. Give a "
+                "data set of `(inputs, labels)`; tensorflow-datasets makes one with "
+                "`as_supervised=True`."
+            )
+        if specs[0].shape.rank is None:
             return
         expected, shape = tuple(teacher.inputs[0].shape), tuple(specs[0].shape[1:])
         if shapes_agree((None, *shape), expected):
@@ -190,7 +201,9 @@ class Samples:
 
     def check_repeats(self) -> None:
         """Refuses a data set whose first samples are others each time."""
-        first, again = (next(self.fingerprints()) for _ in range(2))
+        first, again = (next(self.fingerprints(), None) for _ in range(2))
+        if first is None or again is None:
+            raise ValueError("The data set is empty.")
         if not np.array_equal(first[ELEMENTS], again[ELEMENTS]):
             raise ValueError(
                 "The data set gives other samples, or another order, each time it is "
@@ -205,6 +218,36 @@ class Samples:
                 "seed. Use functions such as `tf.image.stateless_random_crop`, with "
                 "the seed they are given."
             )
+
+
+def as_integer(name: str, value: Any, least: int) -> int:
+    """The value as an integer, if it is one of at least `least`."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Integral)
+        or value < least
+    ):
+        raise ValueError(
+            f"`{name}` must be an integer of at least {least}. Received: {value!r}"
+        )
+    return int(value)
+
+
+def _batched(views: tf.data.Dataset, size: int) -> tf.data.Dataset:
+    return views.batch(size).map(
+        lambda element, clean: (element, _prints(element[0], clean))
+    )
+
+
+def _prints(inputs: Any, clean: dict[str, Any]) -> dict[str, tf.Tensor]:
+    """The fingerprints of a batch, by name."""
+    named = {**clean, AUGMENTED: inputs} if clean else {ELEMENTS: inputs}
+    return {name: fingerprints(one) for name, one in named.items()}
+
+
+def _prints_of_one(inputs: Any, clean: dict[str, Any]) -> dict[str, tf.Tensor]:
+    one = tf.nest.map_structure(lambda tensor: tensor[None], (inputs, clean))
+    return {name: prints[0] for name, prints in _prints(*one).items()}
 
 
 def fingerprints(inputs: Any) -> tf.Tensor:
