@@ -9,7 +9,10 @@ from typing import Any
 
 import tensorflow as tf
 
-_FRAMED = re.compile(r"<<(.+?)>>", re.DOTALL)
+# Assertions put backslashes before quotes and the like, which are taken out again.
+_ASSERTED = re.compile(r"<<(.+?)>>", re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)")
+_NUMERICS = re.compile(r"<!(.+?)!>", re.DOTALL)
 
 # What TensorFlow has to say by itself, and what it means here.
 _TRANSLATIONS = {
@@ -38,14 +41,17 @@ def require_finite(tensor: Any, message: str) -> Any:
     """`tensor`, checked for NaN and infinity where it is made of floats."""
     if not tf.as_dtype(tensor.dtype).is_floating:
         return tensor
-    return tf.debugging.check_numerics(tensor, f"<<{message}>>")
+    return tf.debugging.check_numerics(tensor, f"<!{message}!>")
 
 
 def explained(error: tf.errors.OpError) -> ValueError | None:
     """What one of the functions above had to say, out of TensorFlow's own words."""
     message = error.message or ""
-    if found := _FRAMED.search(message):
-        return ValueError(re.sub(r"\\(['\"\\])", r"\1", found[1]))
+    if found := _NUMERICS.search(message):
+        return ValueError(found[1])
+    if found := _ASSERTED.search(message):
+        plain = _ESCAPE.sub(lambda one: "\n" if one[1] == "n" else one[1], found[1])
+        return ValueError(plain)
     for pattern, translation in _TRANSLATIONS.items():
         if found := re.search(pattern, message, re.DOTALL):
             return ValueError(translation.format(*found.groups()))

@@ -21,10 +21,9 @@ INPUTS = "inputs"
 
 _TEACHER = "teacher "
 _SHOWN = 16
-_KEY = re.compile(_TEACHER + "[0-9a-f]{%d}( |$)" % _SHOWN)
+_KEY = re.compile(rf"{_TEACHER}[0-9a-f]{{{_SHOWN}}}( |$)")
 _FLATTENED = "flattened"
-_INESSENTIAL = {"trainable", "build_config", "compile_config", "seed"}
-_NAME = ("name", True)
+_INESSENTIAL = {"name", "trainable", "build_config", "compile_config", "seed"}
 
 
 def fingerprint(model: keras.Model) -> str:
@@ -53,13 +52,14 @@ def _architecture(model: keras.Model) -> str:
 def _essence(config: Any, numbers: dict[str, int]) -> Any:
     """The config with layers known by number, in the order in which they come."""
     if isinstance(config, dict):
-        named = len(config) > 1 and isinstance(config.get("name"), str)
-        if named:
+        if str(config.get("class_name")).endswith("DTypePolicy"):
+            return config["config"]  # the one thing that is told by its name
+        if isinstance(config.get("name"), str):
             numbers.setdefault(config["name"], len(numbers))
         return {
             key: _essence(value, numbers)
             for key, value in config.items()
-            if value is not None and key not in _INESSENTIAL and (key, named) != _NAME
+            if value is not None and key not in _INESSENTIAL
         }
     if isinstance(config, (list, tuple)):
         if (

@@ -118,12 +118,15 @@ class Samples:
         )
 
     def spread(self, wanted: int, size: int) -> tf.data.Dataset:
-        """Batches of at most `wanted` inputs in all, from all over the data set."""
+        """Batches of inputs spread evenly over the data set, `wanted` in all."""
         count = self.cardinality
         if count < 0:
             count = int(self._elements.reduce(np.int64(0), lambda n, *_: n + 1))
         inputs = self._elements.map(lambda *element: (element[0],))
-        few = self._views_of(inputs.shard(-(-count // wanted), 0), 1)
+        few = inputs.enumerate().filter(
+            lambda i, _: i * wanted // count > (i - 1) * wanted // count
+        )
+        few = self._views_of(few.map(lambda i, element: element), 1)
         return few.map(lambda element, clean: element[0]).batch(size)
 
     def fingerprints(self) -> Iterator[dict[str, np.ndarray]]:
