@@ -242,10 +242,14 @@ class LPDistiller(keras.Model):
             callbacks.callbacks.append(self._guard)
         else:
             callbacks = [*keras.tree.flatten(callbacks or []), self._guard]
-        with explaining():
-            return super().fit(
-                x, y, batch_size, epochs, verbose, callbacks=callbacks, **kwargs
-            )
+        try:
+            with explaining():
+                return super().fit(
+                    x, y, batch_size, epochs, verbose, callbacks=callbacks, **kwargs
+                )
+        except Exception:
+            self.train_function = None  # It may be cut off, with no optimizer yet.
+            raise
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step: both models forward, one gradient, one update of the student."""

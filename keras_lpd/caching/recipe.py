@@ -40,6 +40,9 @@ _CHANGED = 1e-2
 The changes nearly cancel in the loss: it is off by a tenth of that, or less.
 """
 
+_A_FEW = 4.0
+"""As much as one neighbour taken for another on each side of two near ties."""
+
 
 class Recipe:
     """Runs the teacher, projects its features, and rounds them.
@@ -98,7 +101,7 @@ class Recipe:
             teacher, self.layers, outputs=bool(outputs), function=function
         )
         self._compiled: Callable[[Any], dict[str, tf.Tensor]] | None = None
-        self._changed: dict[str, list[float]] = defaultdict(list)
+        self._changed: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
         self._batches = 0
 
     @property
@@ -185,13 +188,14 @@ class Recipe:
         if len(exact) < 2 or (self._batches > 8 and self._batches % 8):
             return
         before, after = map(_kernel, (exact, rounded))
-        changed = np.abs(before - after).sum() / before.sum()
-        self._changed[key].append(changed)
-        if not np.mean(self._changed[key]) <= _CHANGED:
+        so_far = self._changed[key]
+        so_far += np.abs(before - after).sum(), before.sum()
+        changed, whole = so_far
+        if not changed <= _CHANGED * whole + _A_FEW:
             raise ValueError(
                 f"{self._dtype} is too coarse for {self._name(key)}: its samples lie "
                 "close together and far from 0, and the weights of neighbours in a "
-                f"batch would be {changed:.1%} off. Pass dtype='float32'."
+                f"batch would be {changed / whole:.1%} off. Pass dtype='float32'."
             )
 
     @property
