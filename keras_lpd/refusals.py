@@ -21,9 +21,13 @@ _TRANSLATIONS = {
         "it. Expected: {0}. Received: {1} when it ended, or went on. Attach the cache "
         "to the very data set it was built from."
     ),
-    r"Cannot batch tensors with different shapes.*?\[(.*?)\].*?\[(.*?)\]": (
+    **dict.fromkeys(
+        (
+            r"Cannot batch tensors with different shapes.*?\[(.*?)\].*?\[(.*?)\]",
+            r"Cannot add tensor to the batch.*?: \[([\d,]*)\].*?: \[([\d,]*)\]",
+        ),
         "Samples must have one shape to be put into batches. Received: [{0}] and "
-        "[{1}]. Bring them to one size first, for example with `tf.image.resize`."
+        "[{1}]. Bring them to one size first, for example with `tf.image.resize`.",
     ),
     r"(\S+\.npy); No such file": (
         "{0} is gone: the teacher cache was deleted or built anew after it was "

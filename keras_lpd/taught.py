@@ -23,7 +23,11 @@ _TEACHER = "teacher "
 _SHOWN = 16
 _KEY = re.compile(rf"{_TEACHER}[0-9a-f]{{{_SHOWN}}}( |$)")
 _FLATTENED = "flattened"
-_INESSENTIAL = {"name", "trainable", "build_config", "compile_config", "seed"}
+_INESSENTIAL = {
+    "name", "module", "registered_name", "trainable", "seed",
+    "build_config", "build_input_shape", "compile_config",
+}  # fmt: skip
+_BATCH_FIRST = {"batch_shape", "shape"}
 
 
 def fingerprint(model: keras.Model) -> str:
@@ -50,25 +54,25 @@ def _architecture(model: keras.Model) -> str:
 
 
 def _essence(config: Any, numbers: dict[str, int]) -> Any:
-    """The config with layers known by number, in the order in which they come."""
+    """A config in which layers are known by their number in the model around them."""
     if isinstance(config, dict):
-        if str(config.get("class_name")).endswith("DTypePolicy"):
+        kind = str(config.get("class_name"))
+        if kind.endswith("DTypePolicy"):
             return config["config"]  # the one thing that is told by its name
-        if isinstance(config.get("name"), str):
-            numbers.setdefault(config["name"], len(numbers))
+        if kind == "__lambda__":
+            return kind  # its code has another form each time it is loaded
+        if isinstance(config.get("layers"), list):
+            names = [layer["config"].get("name") for layer in config["layers"]]
+            numbers = {name: index for index, name in enumerate(names)}
         return {
-            key: _essence(value, numbers)
+            key: _essence(value[1:] if key in _BATCH_FIRST else value, numbers)
             for key, value in config.items()
             if value is not None and key not in _INESSENTIAL
         }
     if isinstance(config, (list, tuple)):
-        if (
-            len(config) == 3
-            and isinstance(config[0], str)
-            and config[0] in numbers
-            and isinstance(config[1], int)
-        ):
-            return [numbers[config[0]], *config[1:]]  # the output of another layer
+        match config:
+            case [str(name), int(), int()] if name in numbers:
+                return [numbers[name], *config[1:]]  # the output of another layer
         return [_essence(value, numbers) for value in config]
     return config
 

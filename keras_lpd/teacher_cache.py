@@ -218,6 +218,12 @@ class TeacherCache:
                 "Choose another path, or delete that folder first."
             )
         cache._check_samples(samples)
+        if not building.features_alike(plan, cache._plan):
+            raise FileExistsError(
+                f"{path} holds another cache already. It differs in what the teacher "
+                "makes of the first samples. Choose another path, or delete that "
+                "folder first."
+            )
         logger.info("The teacher cache %s is there already, and is used.", path)
         return cache
 

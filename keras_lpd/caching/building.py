@@ -63,15 +63,13 @@ def differences(here: Plan, there: Plan) -> str:
         for name in asked
         if asked[name] != other.get(name)
     ]
-    if not found and not _alike(here["features_are_like"], there["features_are_like"]):
-        found = ["what the teacher makes of the first samples"]
     return ", ".join(found)
 
 
-def _alike(here: dict[str, Any], there: dict[str, Any]) -> bool:
+def features_alike(here: Plan, there: Plan) -> bool:
     """Whether features agree, as far as other machines' rounding lets them."""
-    for key, (mean, square, step) in here.items():
-        other = np.array(there[key])
+    for key, (mean, square, step) in here["features_are_like"].items():
+        other = np.array(there["features_are_like"][key])
         allowed = np.array([square**0.5, square, square]) * _SUMMARY_ERROR
         if (np.abs(other - (mean, square, step)) > allowed).any():
             return False
@@ -119,6 +117,11 @@ def build(
             raise FileExistsError(
                 f"{folder} is an unfinished cache. It differs in {different}. Build "
                 "with its settings to finish it, or delete that folder."
+            )
+        if not features_alike(plan, writer.about):
+            raise FileExistsError(
+                f"{folder} is an unfinished cache. The first samples differ, or what "
+                "the teacher makes of them. Delete that folder to begin again."
             )
         # Found here when the last build was cut off just before its very end.
         (folder / MANIFEST).unlink(missing_ok=True)

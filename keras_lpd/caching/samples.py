@@ -145,10 +145,11 @@ class Samples:
 
     def _view(self, elements: tf.data.Dataset, view: int) -> tf.data.Dataset:
         assert self._augment is not None
-        augment, first = self._augment, self._seed + view
+        augment, first = self._augment, view << 40  # further than any index
 
         def augmented(index: Any, element: Any) -> Any:
-            inputs = augment(element[0], tf.stack([tf.cast(first, tf.int64), index]))
+            seed = tf.stack([tf.constant(self._seed, tf.int64), first + index])
+            inputs = augment(element[0], seed)
             return (inputs, *element[1:]), {ELEMENTS: element[0]}
 
         return elements.enumerate().map(augmented, tf.data.AUTOTUNE)
