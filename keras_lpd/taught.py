@@ -27,7 +27,7 @@ _INESSENTIAL = {
     "name", "module", "registered_name", "trainable", "seed",
     "build_config", "build_input_shape", "compile_config",
 }  # fmt: skip
-_BATCH_FIRST = {"batch_shape", "shape"}
+_SHAPED = {"InputLayer": "batch_shape", "__keras_tensor__": "shape"}
 
 
 def fingerprint(model: keras.Model) -> str:
@@ -61,11 +61,13 @@ def _essence(config: Any, numbers: dict[str, int]) -> Any:
             return config["config"]  # the one thing that is told by its name
         if kind == "__lambda__":
             return kind  # its code has another form each time it is loaded
-        if isinstance(config.get("layers"), list):
-            names = [layer["config"].get("name") for layer in config["layers"]]
-            numbers = {name: index for index, name in enumerate(names)}
+        if kind in _SHAPED:  # The batch that built it has no part in it.
+            key = _SHAPED[kind]
+            shape = config["config"].get(key, ())
+            config = {**config, "config": {**config["config"], key: shape[1:]}}
+        numbers = _numbers(config.get("layers")) or numbers
         return {
-            key: _essence(value[1:] if key in _BATCH_FIRST else value, numbers)
+            key: _essence(value, numbers)
             for key, value in config.items()
             if value is not None and key not in _INESSENTIAL
         }
@@ -75,6 +77,14 @@ def _essence(config: Any, numbers: dict[str, int]) -> Any:
                 return [numbers[name], *config[1:]]  # the output of another layer
         return [_essence(value, numbers) for value in config]
     return config
+
+
+def _numbers(layers: Any) -> dict[str, int]:
+    """The numbers of the layers in a model's config, by their names."""
+    try:
+        return {layer["config"]["name"]: i for i, layer in enumerate(layers)}
+    except (TypeError, KeyError):
+        return {}  # something else by that name
 
 
 def _as_json(value: Any) -> Any:

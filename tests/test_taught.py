@@ -293,6 +293,65 @@ def test_layers_of_the_same_weights_wired_otherwise_are_another_model():
     assert fingerprint(wired((0, 1, 2))) in prints
 
 
+def test_another_precision_is_another_model():
+    def model(dtype):
+        keras.utils.set_random_seed(0)
+        return keras.Sequential([keras.Input((4,)), layers.Dense(3, dtype=dtype)])
+
+    one, half = model("float32"), model("mixed_float16")
+    assert one.weights[0].dtype == half.weights[0].dtype
+    np.testing.assert_array_equal(one.get_weights()[0], half.get_weights()[0])
+    assert fingerprint(half) != fingerprint(one)
+
+
+class Configured(layers.Layer):
+    """A layer of somebody's, with settings by any name."""
+
+    def __init__(self, settings):
+        super().__init__()
+        self.settings = settings
+
+    def call(self, inputs):
+        return 1.0 * inputs
+
+    def get_config(self):
+        return {**super().get_config(), **self.settings}
+
+
+@pytest.mark.parametrize(
+    ("key", "one", "other"),
+    [
+        ("units", 3, 4),
+        ("layers", 3, 4),
+        ("layers", [64, 32], [64, 16]),
+        ("layers", ["conv", "dense"], ["conv", "conv"]),
+        ("layers", [{"units": 3}], [{"units": 4}]),
+        ("shape", 3, 4),
+        ("shape", (3, 4), (2, 4)),
+        ("shape", {"a": 1}, {"a": 2}),
+        ("class_name", 3, 4),
+        ("config", [3], [4]),
+    ],
+    ids=str,
+)
+def test_layers_may_have_settings_by_any_name(key, one, other):
+    def model(value):
+        layer = Configured({key: value})
+        return keras.Sequential([keras.Input((4,)), layer])
+
+    assert fingerprint(model(one)) == fingerprint(model(one))
+    assert fingerprint(model(one)) != fingerprint(model(other))
+
+
+def test_a_part_that_was_compiled_is_no_matter():
+    part = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    model = keras.Sequential([keras.Input((4,)), part, layers.Dense(2)])
+    before = fingerprint(model)
+    part.compile("adam", "mse")
+    part.trainable = False
+    assert fingerprint(model) == before
+
+
 def test_a_saved_model_with_a_lambda_is_the_same(tmp_path):
     model = keras.Sequential(
         [keras.Input((4,)), layers.Dense(3), layers.Lambda(lambda x: 2.0 * x + 1.0)]

@@ -224,6 +224,20 @@ def test_float16_is_judged_over_all_batches():
             recipe.rows(1000.0 + 1e-2 * X)
 
 
+def test_many_samples_that_float16_is_good_enough_for():
+    """Here and there it takes another neighbour of about the same distance."""
+    model = Subclassed()
+    model(X)
+    random = np.random.default_rng(0)
+
+    def as_they_are(model, inputs, training):
+        return inputs, inputs
+
+    recipe = make_recipe(model, dtype="float16", function=as_they_are)
+    for _ in range(8):
+        recipe.rows(random.normal(size=(512, 16)).astype("float32"))
+
+
 def test_a_batch_that_float16_blurs_is_no_matter_among_many():
     model = Subclassed()
     model(X)
