@@ -48,7 +48,7 @@ def _architecture(model: keras.Model) -> str:
     """The model's config without names, and without what changes no feature."""
     try:
         config = model.get_config()
-    except NotImplementedError:
+    except Exception:  # It is another's code, of a model that need not be saved.
         return type(model).__name__
     return json.dumps(_essence(config, {}), sort_keys=True, default=_as_json)
 

@@ -40,9 +40,6 @@ _CHANGED = 1e-2
 The changes nearly cancel in the loss: it is off by a tenth of that, or less.
 """
 
-_A_FEW = 4.0
-"""As much as one neighbour taken for another on each side of two near ties."""
-
 
 class Recipe:
     """Runs the teacher, projects its features, and rounds them.
@@ -187,11 +184,10 @@ class Recipe:
         """Refuses a dtype that changes the weights of neighbours, over all so far."""
         if len(exact) < 2 or (self._batches > 8 and self._batches % 8):
             return
-        before, after = map(_kernel, (exact, rounded))
         so_far = self._changed[key]
-        so_far += np.abs(before - after).sum(), before.sum()
+        so_far += _changed_weights(exact, rounded.astype("float32"))
         changed, whole = so_far
-        if not changed <= _CHANGED * whole + _A_FEW:
+        if not changed <= _CHANGED * whole:
             raise ValueError(
                 f"{self._dtype} is too coarse for {self._name(key)}: its samples lie "
                 "close together and far from 0, and the weights of neighbours in a "
@@ -263,12 +259,20 @@ def _any_batch(tensor: tf.Tensor) -> tf.TensorSpec:
     return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
 
 
-def _kernel(features: np.ndarray) -> np.ndarray:
-    """The weights of all pairs, 0 but for the 5 nearest of each."""
-    squared, indices = map(np.asarray, neighbors.nearest_neighbors(features, k=5))
-    weights = np.zeros((len(features), len(features)), "float32")
-    np.put_along_axis(weights, indices, neighbors.heat_kernel(squared), axis=1)
-    return weights
+def _changed_weights(exact: np.ndarray, rounded: np.ndarray) -> tuple[float, float]:
+    """How much rounding changes the weights of neighbours, and their sum.
+
+    A neighbour taken for another at the same distance is no change.
+    """
+    squared, _ = map(np.asarray, neighbors.nearest_neighbors(exact, k=5))
+    found, indices = map(np.asarray, neighbors.nearest_neighbors(rounded, k=5))
+    truly = np.square(exact[:, None] - exact[indices]).sum(axis=2)
+    scale = squared.mean() or 1.0
+    weights, of_found, of_truly = (
+        np.exp(-one / scale) for one in (squared, found, truly)
+    )
+    changed = np.abs(of_found - of_truly) + np.abs(np.sort(of_truly)[:, ::-1] - weights)
+    return float(changed.sum()), float(weights.sum())
 
 
 def _vectors(features: np.ndarray) -> np.ndarray:
