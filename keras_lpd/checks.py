@@ -114,17 +114,32 @@ def check_finite(teacher: keras.Model) -> None:
         )
 
 
-def warn_of_probabilities(
+def warn_of_logits(
     loss: keras.distillation.DistillationLoss, activations: dict[str, str | None]
 ) -> None:
-    """Warns where `LogitsDistillation` would take the softmax of a softmax."""
+    """Warns where `LogitsDistillation` would compare what it isn't meant to.
+
+    Args:
+        loss: Any distillation loss.
+        activations: What makes the outputs of each model, by the model's name.
+    """
     if not isinstance(loss, keras.distillation.LogitsDistillation):
         return
+    # Keras takes the softmax for an instance of the loss, not for its name.
+    if any(one is keras.losses.kl_divergence for one in keras.tree.flatten(loss.loss)):
+        warnings.warn(
+            "LogitsDistillation with its default loss, 'kl_divergence', takes the "
+            "divergence of the logits themselves, as if they were probabilities "
+            f"(Keras {keras.__version__}), which teaches next to nothing. Give it an "
+            "instance, which takes the softmax first: "
+            "`LogitsDistillation(temperature=..., loss=keras.losses.KLDivergence())`.",
+            stacklevel=4,
+        )
     for name, activation in activations.items():
         if activation is not None:
             warnings.warn(
                 f"LogitsDistillation expects logits, but model '{name}' ends in "
                 f"a {activation}: it would distil the softmax of that. Use models "
                 "without the last activation, and `from_logits=True` in the loss.",
-                stacklevel=3,
+                stacklevel=4,
             )

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_lpd.checks import check_model, warn_of_probabilities
+from keras_lpd.checks import check_model, warn_of_logits
 from keras_lpd.features import (
     OUTPUTS,
     FeatureExtractor,
@@ -196,7 +196,7 @@ class LPDistiller(keras.Model):
             self.student.name: output_activation(self.student),
         }
         for term in self._terms:
-            warn_of_probabilities(term.loss, activations)
+            warn_of_logits(term.loss, activations)
         self.teacher_layer, self._teacher = layer, behind
         self.train_function = None
         if layer is not None and self.student_layer is not None:
@@ -315,7 +315,7 @@ class LPDistiller(keras.Model):
                 "samples together: alone they would shrink the student's features "
                 "to one point. Give labels (and a loss), or add a distillation "
                 "loss that keeps samples apart, for example "
-                "`distillation_losses=keras.distillation.LogitsDistillation()`."
+                "`distillation_losses=keras_lpd.NeighborProbability()`."
             )
 
     # The student's side: its loss, `evaluate`, `predict`

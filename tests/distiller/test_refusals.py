@@ -206,6 +206,29 @@ def test_a_softmax_beside_logits_distillation_is_warned_of():
         )
 
 
+def test_logits_distillation_that_takes_no_softmax_is_warned_of():
+    raw = keras.distillation.LogitsDistillation(temperature=3.0)
+    with pytest.warns(UserWarning, match=r"logits themselves.*KLDivergence\(\)"):
+        LPDistiller(make_teacher(), make_student(), distillation_losses=raw)
+
+
+def test_what_the_warning_advises_is_hintons_loss_and_not_warned_of(recwarn):
+    advised = keras.distillation.LogitsDistillation(
+        temperature=3.0, loss=keras.losses.KLDivergence()
+    )
+    LPDistiller(make_teacher(), make_student(), distillation_losses=advised)
+    assert not [one for one in recwarn if "LogitsDistillation" in str(one.message)]
+
+    rng = np.random.default_rng(0)
+    teacher, student = rng.normal(size=(2, 16, 5))
+    p, q = (np.exp(side / 3.0) for side in (teacher, student))
+    p, q = (side / side.sum(axis=1, keepdims=True) for side in (p, q))
+    expected = 9.0 * np.mean(np.sum(p * np.log(p / q), axis=1))
+    np.testing.assert_allclose(
+        advised.compute_loss(teacher, student), expected, rtol=1e-5
+    )
+
+
 def linear_teacher():
     """Hands on the NaN that it gets."""
     return keras.Sequential(
