@@ -4,7 +4,9 @@ import keras as _keras
 
 from keras_lpd.losses import FeatureLoss as FeatureLoss
 from keras_lpd.losses import LocalityPreserving as LocalityPreserving
+from keras_lpd.losses import NeighborProbability as NeighborProbability
 from keras_lpd.losses import locality_preserving_loss as locality_preserving_loss
+from keras_lpd.losses import neighbor_probability_loss as neighbor_probability_loss
 from keras_lpd.version import __version__ as __version__
 
 if _keras.config.backend() == "tensorflow":

@@ -21,6 +21,7 @@ from keras_lpd.features import (
 from keras_lpd.guard import SPREAD, Guard, LatelyMean
 from keras_lpd.log import logger
 from keras_lpd.losses.cross_entropy import CrossEntropy
+from keras_lpd.losses.feature_loss import FeatureLoss
 from keras_lpd.losses.locality import LocalityPreserving
 from keras_lpd.neighbors import as_vectors, feature_variance
 from keras_lpd.refusals import explaining
@@ -157,6 +158,7 @@ class LPDistiller(keras.Model):
         self._student = FeatureExtractor(
             student, [key for key in keys if key], function=student_features
         )
+        self._loss_layers = [layer for term in self._terms for layer in term.layers]
         self._teacher: Teacher | None = None
         if teacher is not None:
             self.set_teacher(teacher)
@@ -191,6 +193,7 @@ class LPDistiller(keras.Model):
         if layer is None and self._needs_layer("teacher"):
             layer = behind.feature_layer
         behind.prepare(self._terms, layer, self.student)
+        self._build_losses(behind, layer)
         activations = {
             behind.name: behind.output_activation,
             self.student.name: output_activation(self.student),
@@ -205,6 +208,18 @@ class LPDistiller(keras.Model):
                 behind.describe(layer),
                 self._student.describe(self.student_layer),
             )
+
+    def _build_losses(self, teacher: Teacher, layer: str | None) -> None:
+        """Lets losses make parameters of their own, to be trained and saved here."""
+        for term in self._terms:
+            if isinstance(term.loss, FeatureLoss):
+                teacher_shape = teacher.shape(term.key("teacher", layer))
+                student_shape = self._student.shape(
+                    term.key("student", self.student_layer)
+                )
+                if teacher_shape is not None and student_shape is not None:
+                    term.loss.build(teacher_shape, student_shape)
+        self._loss_layers = [layer for term in self._terms for layer in term.layers]
 
     # Training
 
@@ -233,7 +248,7 @@ class LPDistiller(keras.Model):
             self.train_function = None
         if not self.compiled:
             self._compile_by_default()
-        if not self.trainable_weights:
+        if not self.student.trainable_weights:
             raise ValueError(
                 f"Student '{self.student.name}' has no trainable weights. "
                 "Set `trainable = True` on it before `fit`."
@@ -264,7 +279,7 @@ class LPDistiller(keras.Model):
             values = self._distillation_values(taught, learned)
             loss = student_loss
             for term, value in zip(self._terms, values):
-                if term.weight:
+                if term.weight or term.layers:
                     loss = loss + term.weight * value
             scaled_loss = self.optimizer.scale_loss(loss)
         variables = self.trainable_weights

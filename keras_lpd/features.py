@@ -112,10 +112,15 @@ class FeatureExtractor:
 
     def describe(self, layer: str) -> str:
         """The layer with its model, and how wide it is, where that can be known."""
-        if self.function is not None:
+        shape = self.shape(layer)
+        if shape is None:
             return f"'{layer}' of '{self.model.name}'"
-        shape = "x".join(str(size) for size in feature_shape(self.model, layer)[1:])
-        return f"'{layer}' of '{self.model.name}' ({shape} wide)"
+        width = "x".join(str(size) for size in shape[1:])
+        return f"'{layer}' of '{self.model.name}' ({width} wide)"
+
+    def shape(self, layer: str) -> tuple[int | None, ...] | None:
+        """The shape of a layer's output, batch axis first; None of a function's."""
+        return None if self.function else feature_shape(self.model, layer)
 
 
 def is_graph(model: Any) -> bool:

@@ -121,9 +121,7 @@ def nearest_neighbors(
     squared = pairwise_squared_distances(features)
     available = count
     if exclude_self:
-        rows = ops.arange(count)
-        itself = ops.expand_dims(rows, 1) == ops.expand_dims(rows, 0)
-        squared = ops.where(itself, float("inf"), squared)
+        squared = ops.where(on_diagonal(count), float("inf"), squared)
         available = count - 1
     k = min(k, available) if isinstance(available, int) else ops.minimum(k, available)
     _, indices = ops.top_k(-squared, k)
@@ -169,6 +167,26 @@ def heat_kernel(squared_distances: Tensor, sigma: float | str = "auto") -> Tenso
         return ops.exp(-squared / ops.where(variance > 0, variance, 1.0))
     # Divided twice: the square of sigma may leave the range of float32.
     return ops.exp(-squared / float(sigma) / float(sigma))
+
+
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """The rows scaled to length 1; a row of zeros stays one.
+
+    Args:
+        vectors: Tensor of shape `(m, d)`.
+
+    Returns:
+        Float32 tensor of the same shape.
+    """
+    vectors = ops.cast(vectors, "float32")
+    squared = ops.sum(ops.square(vectors), axis=1, keepdims=True)
+    return vectors * ops.rsqrt(ops.maximum(squared, 1e-12))
+
+
+def on_diagonal(count: Tensor | int) -> Tensor:
+    """A boolean matrix, true where a sample of a batch meets itself."""
+    rows = ops.arange(count)
+    return ops.expand_dims(rows, 1) == ops.expand_dims(rows, 0)
 
 
 def check_k(k: int) -> None:

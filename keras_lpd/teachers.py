@@ -47,6 +47,10 @@ class RunningTeacher:
     def feature_layer(self) -> str:
         return default_layer(self.source, self._function)
 
+    def shape(self, layer: str) -> tuple[int | None, ...] | None:
+        """The shape of what it gives for a layer, batch axis first, where known."""
+        return self._extract.shape(layer)
+
     def prepare(
         self, terms: Sequence[Term], layer: str | None, student: keras.Model
     ) -> None:
@@ -123,6 +127,10 @@ class CachedTeacher:
             )
         return self.source.feature_layer
 
+    def shape(self, layer: str) -> tuple[int | None, ...] | None:
+        """The shape of what it gives for a layer, batch axis first, where known."""
+        return (None, *self.source.shape(layer))
+
     def prepare(
         self, terms: Sequence[Term], layer: str | None, student: keras.Model
     ) -> None:
@@ -130,8 +138,7 @@ class CachedTeacher:
         self._asked = asked = _Asked(terms, layer)
         asked.check(self.source, self.source.mark.flattened)
         if asked.compares_outputs:
-            shape = (None, *self.source.shape(OUTPUTS))
-            check_outputs(self.name, [shape], student)
+            check_outputs(self.name, [(None, *self.source.shape(OUTPUTS))], student)
 
     def check(self) -> bool:
         """Called before each training. A cache never changes."""
@@ -168,7 +175,7 @@ class _Asked:
     def __init__(self, terms: Sequence[Term] = (), layer: str | None = None):
         self.keys = list(dict.fromkeys(term.key("teacher", layer) for term in terms))
         self.compares_outputs = any(term.compares_outputs for term in terms)
-        self.pools = any(getattr(term.loss, "pooling", None) for term in terms)
+        self.needs_maps = any(term.needs_maps for term in terms)
 
     def take(self, taught: Taught) -> dict[str, Any]:
         """The features asked for out of those that were brought along."""
@@ -184,9 +191,9 @@ class _Asked:
                 f"The losses ask for the teacher's {names}, which the cache does not "
                 "have. Build one with `layers=[...]` or `outputs=True`."
             )
-        if flattened and self.pools:
+        if flattened and self.needs_maps:
             raise ValueError(
-                "A loss has `pooling`, but the cache's feature maps were flattened to "
-                "be projected. Leave `pooling` out, or build the cache without "
-                "`project`."
+                "A loss has `pooling` or compares feature maps, but the cache's were "
+                "flattened to be projected. Leave `pooling` out, take another loss, or "
+                "build the cache without `project`."
             )

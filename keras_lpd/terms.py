@@ -42,6 +42,16 @@ class Term:
     def only_attracts(self) -> bool:
         return getattr(self.loss, "only_attracts", False)
 
+    @property
+    def needs_maps(self) -> bool:
+        pools = getattr(self.loss, "pooling", None) is not None
+        return pools or getattr(self.loss, "compares_maps", False)
+
+    @property
+    def layers(self) -> list[keras.Layer]:
+        """What the loss trains itself."""
+        return list(getattr(self.loss, "layers", ()))
+
     def layer(self, role: str) -> str | None:
         """The layer that the loss itself names."""
         return getattr(self.loss, f"{role}_layer_name", None)

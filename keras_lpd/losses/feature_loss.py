@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -15,10 +16,17 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
+def channel_axis(rank: int) -> int:
+    """The axis of the channels, in feature maps of that rank."""
+    first = keras.config.image_data_format() == "channels_first"
+    return 1 if first and rank > 2 else rank - 1
+
+
 class FeatureLoss(keras.distillation.DistillationLoss):
     """Base of the losses that compare teacher features with student features.
 
-    Subclasses implement `compute_loss(teacher_outputs, student_outputs)`.
+    Subclasses implement `compute_loss(teacher_outputs, student_outputs)`. Those with
+    parameters of their own make them in `build`, and give them as `layers`.
 
     Args:
         teacher_layer_name: Name of the teacher's layer whose output is the
@@ -47,6 +55,11 @@ class FeatureLoss(keras.distillation.DistillationLoss):
         self.teacher_layer_name = teacher_layer_name
         self.student_layer_name = student_layer_name
         self.name = name or snake_case(type(self).__name__)
+
+    def build(
+        self, teacher_shape: Sequence[int | None], student_shape: Sequence[int | None]
+    ) -> None:
+        """Makes `layers`, for features of these shapes, batch axis first."""
 
     def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
         """Refuses anything but two tensors over the same samples.

@@ -17,6 +17,7 @@ from keras_lpd.neighbors import (
     feature_variance,
     heat_kernel,
     nearest_neighbors,
+    unit_vectors,
 )
 
 _TINY = 1e-12
@@ -77,8 +78,7 @@ def locality_preserving_loss(
     teacher = ops.stop_gradient(as_vectors(teacher, pooling))
     student = as_vectors(student, pooling)
     if normalize == "l2":
-        lengths = ops.sum(ops.square(student), axis=1, keepdims=True)
-        student = student * ops.rsqrt(ops.maximum(lengths, _TINY))
+        student = unit_vectors(student)
 
     squared_distances, neighbors = nearest_neighbors(teacher, k)
     weights = heat_kernel(squared_distances, sigma)
