@@ -46,8 +46,7 @@ def as_vectors(features: Tensor, pooling: str | None = None) -> Tensor:
             "Features must have a batch axis, shape (batch, ...). Received a scalar."
         )
     if len(shape) > 2 and pooling is not None:
-        first = keras.config.image_data_format() == "channels_first"
-        axes = list(range(2, len(shape))) if first else list(range(1, len(shape) - 1))
+        axes = [i for i in range(1, len(shape)) if i != channel_axis(len(shape))]
         features = (ops.mean if pooling == "avg" else ops.max)(features, axis=axes)
     width = 1
     for size in features.shape[1:]:
@@ -187,6 +186,12 @@ def on_diagonal(count: Tensor | int) -> Tensor:
     """A boolean matrix, true where a sample of a batch meets itself."""
     rows = ops.arange(count)
     return ops.expand_dims(rows, 1) == ops.expand_dims(rows, 0)
+
+
+def channel_axis(rank: int) -> int:
+    """The axis of the channels, in feature maps of that rank."""
+    first = keras.config.image_data_format() == "channels_first"
+    return 1 if first and rank > 2 else rank - 1
 
 
 def check_k(k: int) -> None:

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lpd.losses.feature_loss import FeatureLoss, channel_axis
-from keras_lpd.neighbors import Tensor, unit_vectors
+from keras_lpd.losses.feature_loss import FeatureLoss
+from keras_lpd.neighbors import Tensor, channel_axis, unit_vectors
 
 
 def attention_transfer_loss(teacher: Tensor, student: Tensor) -> Tensor:

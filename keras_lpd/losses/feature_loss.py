@@ -16,12 +16,6 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
-def channel_axis(rank: int) -> int:
-    """The axis of the channels, in feature maps of that rank."""
-    first = keras.config.image_data_format() == "channels_first"
-    return 1 if first and rank > 2 else rank - 1
-
-
 class FeatureLoss(keras.distillation.DistillationLoss):
     """Base of the losses that compare teacher features with student features.
 

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lpd.losses.feature_loss import FeatureLoss, channel_axis
-from keras_lpd.neighbors import Tensor
+from keras_lpd.losses.feature_loss import FeatureLoss
+from keras_lpd.neighbors import Tensor, channel_axis
 
 Shape = tuple[Any, ...]
 
