@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import pathlib
 import tempfile
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from keras_lpd.arguments import as_integer, is_integer, is_number
 
 if TYPE_CHECKING:
     import numpy as np
+    import tensorflow as tf
 
 NAMES = ("digits", "fashion_mnist")
 """What `load_arrays` can load."""
+
+
+class _ImageSet(NamedTuple):
+    title: str
+    train_size: int
+    padding: int | None  # Of its augmentation, if it has one.
+
+
+_IMAGE_SETS = {
+    "fashion_mnist": _ImageSet("Fashion-MNIST", 60_000, 2),
+    "mnist": _ImageSet("MNIST", 60_000, None),
+    "cifar10": _ImageSet("CIFAR-10", 50_000, 4),
+    "cifar100": _ImageSet("CIFAR-100", 50_000, 4),
+    "svhn_cropped": _ImageSet("SVHN", 73_257, None),
+}
+
+IMAGE_SETS = tuple(_IMAGE_SETS)
+"""What `load` can load."""
 
 _DEBIAN = pathlib.Path("/usr/share/datasets/fashion-mnist")
 
@@ -31,6 +55,143 @@ class Arrays(NamedTuple):
     x_test: np.ndarray
     y_test: np.ndarray
     class_names: list[str]
+
+
+class Pipelines(NamedTuple):
+    """A data set to train and evaluate on: batches of `(images, labels)`.
+
+    Images are float32 in [0, 1], labels are integers.
+    """
+
+    train: tf.data.Dataset
+    validation: tf.data.Dataset | None
+    test: tf.data.Dataset
+    class_names: list[str]
+    image_shape: tuple[int, int, int]
+    train_size: int
+
+
+def load(
+    name: str,
+    *,
+    batch_size: int = 128,
+    validation: int | float = 5000,
+    labelled: int | None = None,
+    augment: bool = True,
+    seed: int = 0,
+    data_dir: str | None = None,
+) -> Pipelines:
+    """Loads an image set as pipelines, to train, validate and test on.
+
+    The training images come in another order in each epoch, each of them once,
+    and augmented as is usual for the set (see `augmentation`). Validation and
+    test images come in their own order and as they are. All are kept in memory,
+    as bytes.
+
+    Order and augmentation depend on `seed` and on the count of epochs alone: two
+    `train` made with the same arguments give the same batches in each epoch, to
+    the bit. An epoch is one pass through `train`, also if it is not finished.
+
+    ```
+    data = load("fashion_mnist", validation=0.1)
+    model.fit(data.train, validation_data=data.validation, epochs=10)
+    model.evaluate(data.test)
+    ```
+
+    Args:
+        name: `"fashion_mnist"`, `"mnist"`, `"cifar10"`, `"cifar100"` or
+            `"svhn_cropped"`. tensorflow-datasets downloads them when they are
+            first asked for; Fashion-MNIST is made from the files of Debian's
+            package `dataset-fashion-mnist`, where that is installed.
+        batch_size: Samples in a batch. The last one of an epoch may have
+            fewer. Defaults to 128.
+        validation: How many samples are held back from the end of the training
+            split, or which fraction of it. With 0, `validation` is `None`.
+            Defaults to 5000.
+        labelled: How many of the remaining training samples are used, the
+            first ones; the others are left out. Defaults to `None`: all.
+        augment: Whether training images are augmented. Defaults to `True`.
+        seed: Seed of order and augmentation. The global seeds of Keras and
+            TensorFlow have no part in them. Defaults to 0.
+        data_dir: Where tensorflow-datasets keeps its data. Defaults to its
+            own default, `~/tensorflow_datasets`.
+
+    Returns:
+        A named tuple: `train`, `validation` and `test`, each a
+        `tf.data.Dataset`; `class_names`; `image_shape`, as `(height, width,
+        channels)`; and `train_size`, the samples of an epoch.
+
+    Raises:
+        ValueError: If the name is unknown, or an argument out of its range.
+        ImportError: If tensorflow-datasets is not installed.
+        RuntimeError: If the data can't be had; says what to do.
+    """
+    image_set = _image_set(name)
+    batch_size = as_integer("batch_size", batch_size, least=1)
+    seed = as_integer("seed", seed, least=0)
+    if not isinstance(augment, bool):
+        raise ValueError(
+            f"`augment` must be True or False. Received: {augment!r}. For another "
+            "augmentation, give False and map `train`."
+        )
+    _split(image_set.train_size, validation, labelled)  # before any download
+
+    builder = _prepared(name, data_dir)
+    images, labels = _whole(builder, "train")
+    train, rest = _split(len(images), validation, labelled)
+    return Pipelines(
+        train=_shuffled(
+            images[:train],
+            labels[:train],
+            batch_size,
+            augmentation(name) if augment else None,
+            seed,
+        ),
+        validation=_in_order(images[rest:], labels[rest:], batch_size)
+        if rest < len(images)
+        else None,
+        test=_in_order(*_whole(builder, "test"), batch_size),
+        class_names=builder.info.features["label"].names,
+        image_shape=images.shape[1:],
+        train_size=train,
+    )
+
+
+def augmentation(name: str) -> Callable[[Any, Any], tf.Tensor] | None:
+    """The usual augmentation of an image set.
+
+    For CIFAR-10 and CIFAR-100, images are padded with 4 pixels of zeros on all
+    sides, cropped to their former size at random, and flipped left to right
+    half of the time; for Fashion-MNIST the same, with 2 pixels. MNIST and SVHN
+    are commonly trained on as they are.
+
+    Args:
+        name: One of `IMAGE_SETS`.
+
+    Returns:
+        A function `(image, seed) -> image`, which depends on nothing but its
+        arguments, as `TeacherCache.build` asks of its `augment`; `None` for a
+        set that has none. The image may have any dtype, which it keeps. Given a
+        batch, each of its images is changed on its own. The seed is a tensor of
+        two integers.
+
+    Raises:
+        ValueError: If the name is unknown.
+
+    Example:
+
+    >>> augment = augmentation("cifar10")
+    >>> image = augment(np.ones((32, 32, 3), "uint8"), seed=(0, 1))
+    >>> image.shape, image.dtype
+    (TensorShape([32, 32, 3]), tf.uint8)
+
+    Source: He et al., "Deep Residual Learning for Image Recognition", arXiv
+    1512.03385, section 4.2, for CIFAR-10.
+    """
+    padding = _image_set(name).padding
+    if padding is None:
+        return None
+    return functools.partial(_crop_and_flip, padding=padding)
 
 
 def load_arrays(name: str, data_dir: str | None = None) -> Arrays:
@@ -83,16 +244,26 @@ def _load_digits() -> Arrays:
 
 
 def _load_fashion_mnist(data_dir: str | None) -> Arrays:
+    builder = _prepared("fashion_mnist", data_dir)
+    x_train, y_train = _whole(builder, "train")
+    x_test, y_test = _whole(builder, "test")
+    names = builder.info.features["label"].names
+    return Arrays(_scaled(x_train), y_train, _scaled(x_test), y_test, names)
+
+
+def _prepared(name: str, data_dir: str | None) -> Any:
+    """The builder of tensorflow-datasets, with its data on disk."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise _missing("tensorflow-datasets") from error
 
-    builder = tfds.builder("fashion_mnist", data_dir=data_dir)
+    builder = tfds.builder(name, data_dir=data_dir)
+    in_debian = name == "fashion_mnist"
     with tempfile.TemporaryDirectory() as folder:
         manual_dir = None
         try:
-            if not builder.data_path.exists() and _DEBIAN.exists():
+            if in_debian and not builder.data_path.exists() and _DEBIAN.exists():
                 manual_dir = folder
                 for stem, time in _FASHION_MNIST_FILES.items():
                     file = pathlib.Path(folder, f"{stem}.gz")
@@ -102,26 +273,166 @@ def _load_fashion_mnist(data_dir: str | None) -> Arrays:
                 download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
             )
         except Exception as error:
+            package = (
+                "install Debian's package: `apt-get update && apt-get install "
+                "dataset-fashion-mnist`; or "
+            )
             raise RuntimeError(
-                "Fashion-MNIST is not on this machine and can't be downloaded "
-                f"({type(error).__name__}: {error}). Without internet, install "
-                "Debian's package: `apt-get update && apt-get install "
-                "dataset-fashion-mnist`; or copy a prepared `fashion_mnist` folder "
-                f"of tensorflow-datasets to {builder.data_path.parent.parent}."
+                f"{_IMAGE_SETS[name].title} is not on this machine and can't be "
+                f"downloaded ({type(error).__name__}: {error}). Without internet, "
+                f"{package if in_debian else ''}name the folder that has it with "
+                f"`data_dir=`; or copy a prepared `{name}` folder of "
+                f"tensorflow-datasets to {builder.data_path.parent.parent}."
             ) from error
+    return builder
 
-    (x_train, y_train), (x_test, y_test) = (
-        tfds.as_numpy(
-            builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
-        )
-        for split in ("train", "test")
+
+def _whole(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """All images of a split, as bytes, and their labels, in a fixed order."""
+    import tensorflow_datasets as tfds
+
+    return tfds.as_numpy(
+        builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
     )
-    names = builder.info.features["label"].names
-    return Arrays(_scaled(x_train), y_train, _scaled(x_test), y_test, names)
 
 
 def _scaled(images: np.ndarray) -> np.ndarray:
     return images.astype("float32") / 255.0
+
+
+# The parts of `load`
+
+
+def _in_order(
+    images: np.ndarray, labels: np.ndarray, batch_size: int
+) -> tf.data.Dataset:
+    import tensorflow as tf
+
+    x, y = _in_memory(images, labels)
+
+    def batch(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        rows = slice(start, start + batch_size)
+        return tf.cast(x[rows], tf.float32) / 255.0, y[rows]
+
+    starts = tf.data.Dataset.range(0, len(images), batch_size)
+    return starts.map(batch, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _shuffled(
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    augment: Callable[[Any, Any], tf.Tensor] | None,
+    seed: int,
+) -> tf.data.Dataset:
+    """Batches in another order in each epoch, augmented.
+
+    Whole batches are gathered and augmented: calls of functions for single images
+    would cost several times what is done in them. The operations are stateless,
+    those of `tf.data` with a seed would follow the global one as well. What lasts
+    from one epoch to the next is an iterator which counts them.
+    """
+    import tensorflow as tf
+
+    x, y = _in_memory(images, labels)
+    count = len(images)
+    epochs = iter(tf.data.Dataset.counter())
+
+    def epoch(_: tf.Tensor) -> tf.data.Dataset:
+        drawn = tf.stack([tf.constant(seed, tf.int64), next(epochs)])
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), drawn)
+        batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+        return batches.enumerate().map(
+            lambda index, rows: (rows, tf.random.fold_in(drawn, index))
+        )
+
+    def batch(rows: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        chosen = tf.gather(x, rows)
+        if augment is not None:
+            chosen = augment(chosen, seed)
+        return tf.cast(chosen, tf.float32) / 255.0, tf.gather(y, rows)
+
+    batches = tf.data.Dataset.range(1).flat_map(epoch).map(batch, tf.data.AUTOTUNE)
+    steps = tf.data.experimental.assert_cardinality(-(-count // batch_size))
+    return batches.apply(steps).prefetch(tf.data.AUTOTUNE)
+
+
+def _in_memory(*arrays: np.ndarray) -> list[tf.Tensor]:
+    import tensorflow as tf
+
+    with tf.device("CPU"):  # where pipelines run, even if there is a GPU
+        return [tf.constant(array) for array in arrays]
+
+
+def _crop_and_flip(image: Any, seed: Any, *, padding: int) -> tf.Tensor:
+    import tensorflow as tf
+
+    image = tf.convert_to_tensor(image)
+    if image.shape.rank not in (3, 4):
+        raise ValueError(
+            "Images must have shape (height, width, channels), or one more dimension "
+            f"for a batch of them. Received: {image.shape}"
+        )
+    images = image[None] if image.shape.rank == 3 else image
+    count, height, width, _ = tf.unstack(tf.shape(images))
+
+    # One number says which of all possible views an image becomes.
+    places = 2 * padding + 1
+    view = tf.random.stateless_uniform(
+        [count], seed, maxval=2 * places * places, dtype=tf.int32
+    )
+    place, flipped = view // 2, view % 2 == 1
+    top, left = place // places, place % places
+
+    across = tf.range(width)
+    rows = top[:, None] + tf.range(height)
+    columns = left[:, None] + tf.where(flipped[:, None], across[::-1], across)
+    padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
+    cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
+    cropped = tf.gather(cropped, columns, axis=2, batch_dims=1)
+    cropped = tf.ensure_shape(cropped, images.shape)
+    return cropped[0] if image.shape.rank == 3 else cropped
+
+
+def _split(size: int, validation: int | float, labelled: int | None) -> tuple[int, int]:
+    """Where, in the training split, training samples end and validation begins."""
+    if is_integer(validation, least=0):
+        held_back = int(validation)
+    elif is_number(validation) and 0 < validation < 1:
+        held_back = round(validation * size)
+    else:
+        raise ValueError(
+            "`validation` must be a number of samples, 0 or more, or a fraction "
+            f"between 0 and 1. Received: {validation!r}"
+        )
+    left = size - held_back
+    if left <= 0 or (validation and not held_back):
+        raise ValueError(
+            f"`validation` must hold back a part of the {size:,} training samples. "
+            f"Received: {validation!r}, which is {held_back:,} of them."
+        )
+    if labelled is None:
+        return left, left
+    if (labelled := as_integer("labelled", labelled, least=1)) > left:
+        raise ValueError(
+            f"`labelled` must be at most the {left:,} training samples that "
+            f"`validation={validation!r}` leaves. Received: {labelled!r}"
+        )
+    return labelled, left
+
+
+def _image_set(name: str) -> _ImageSet:
+    if name in IMAGE_SETS:
+        return _IMAGE_SETS[name]
+    message = f"Known image sets are {', '.join(IMAGE_SETS)}. Received: {name!r}."
+    if name in NAMES:
+        message += f" `load_arrays` has {name!r}."
+    elif near := difflib.get_close_matches(str(name).lower(), IMAGE_SETS, 1, 0.5):
+        message += f" Did you mean {near[0]!r}?"
+    raise ValueError(message)
+
+
+# The files
 
 
 def restore_gzip_header(packed: bytes, name: str, time: int) -> bytes:

@@ -7,11 +7,12 @@ the expanded square |x|^2 - 2xy + |y|^2 cancels badly in half precision.
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import keras
 from keras import ops
+
+from keras_lpd.arguments import as_integer, is_number
 
 Tensor = Any
 """A tensor of whichever backend Keras runs on."""
@@ -114,7 +115,7 @@ def nearest_neighbors(
     >>> np.asarray(indices).tolist()
     [[1], [0], [1]]
     """
-    check_k(k)
+    k = as_integer("k", k, least=1)
     features = ops.convert_to_tensor(features)
     count = ops.shape(features)[0]
     squared = pairwise_squared_distances(features)
@@ -194,12 +195,6 @@ def channel_axis(rank: int) -> int:
     return 1 if first and rank > 2 else rank - 1
 
 
-def check_k(k: int) -> None:
-    """Refuses what is no positive integer."""
-    if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:
-        raise ValueError(f"`k` must be an integer of at least 1. Received: k={k!r}")
-
-
 def check_pooling(pooling: str | None) -> None:
     """Refuses an unknown way of pooling feature maps."""
     if pooling not in (None, "avg", "max"):
@@ -210,15 +205,9 @@ def check_pooling(pooling: str | None) -> None:
 
 def check_sigma(sigma: float | str) -> None:
     """Refuses what is neither `"auto"` nor a positive, finite number."""
-    if isinstance(sigma, str):
-        valid = sigma == "auto"
-    else:
-        valid = (
-            isinstance(sigma, numbers.Real)
-            and not isinstance(sigma, bool)
-            and 0 < sigma < float("inf")
-        )
-    if not valid:
+    if not (
+        sigma == "auto" if isinstance(sigma, str) else is_number(sigma) and sigma > 0
+    ):
         raise ValueError(
             f"`sigma` must be 'auto' or a positive number. Received: sigma={sigma!r}"
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from typing import Any
 
 import keras
 
+from keras_lpd.arguments import is_number
 from keras_lpd.features import FEATURES, OUTPUTS
 from keras_lpd.losses.feature_loss import FeatureLoss, snake_case
 from keras_lpd.losses.locality import LocalityPreserving
@@ -131,8 +131,7 @@ def as_weights(weights: Any, losses: list[Any]) -> list[float]:
 
 def as_weight(argument: str, weight: Any) -> float:
     """The weight as a float, if it is a finite number of at least 0."""
-    valid = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-    if not valid or not 0 <= weight < float("inf"):
+    if not is_number(weight) or weight < 0:
         raise ValueError(
             f"`{argument}` takes numbers of at least 0. Received: {weight!r}"
         )

@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lpd import neighbors
+from keras_lpd.arguments import as_integer
 from keras_lpd.caching import projection as projections
 from keras_lpd.caching.projection import Projection
-from keras_lpd.caching.samples import as_integer
 from keras_lpd.checks import check_finite, check_model
 from keras_lpd.features import (
     OUTPUTS,

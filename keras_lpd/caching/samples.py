@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lpd.arguments import as_integer
 from keras_lpd.checks import shapes_agree
 from keras_lpd.features import graph_ends, is_graph
 
@@ -222,19 +222,6 @@ class Samples:
                 "seed. Use functions such as `tf.image.stateless_random_crop`, with "
                 "the seed they are given."
             )
-
-
-def as_integer(name: str, value: Any, least: int) -> int:
-    """The value as an integer, if it is one of at least `least`."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, numbers.Integral)
-        or value < least
-    ):
-        raise ValueError(
-            f"`{name}` must be an integer of at least {least}. Received: {value!r}"
-        )
-    return int(value)
 
 
 def _batched(views: tf.data.Dataset, size: int) -> tf.data.Dataset:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_lpd.arguments import as_integer, as_positive
 from keras_lpd.losses.feature_loss import FeatureLoss
 from keras_lpd.neighbors import Tensor, as_vectors, unit_vectors
 
@@ -45,7 +45,7 @@ def correlation_congruence_loss(
     arXiv 1904.01802, equations 6 to 12; without the sampler of batches that goes
     with it there.
     """
-    _check(width, order)
+    width, order = as_positive("width", width), as_integer("order", order, least=1)
     teacher = ops.stop_gradient(as_vectors(teacher))
     tables = [_correlations(f, width, order) for f in (teacher, as_vectors(student))]
     return ops.mean(ops.square(tables[0] - tables[1]))
@@ -95,9 +95,8 @@ class CorrelationCongruence(FeatureLoss):
         name: str = "correlation",
     ):
         super().__init__(teacher_layer_name, student_layer_name, name)
-        _check(width, order)
-        self.width = float(width)
-        self.order = int(order)
+        self.width = as_positive("width", width)
+        self.order = as_integer("order", order, least=1)
 
     def compute_loss(
         self, teacher_outputs: Tensor, student_outputs: Tensor, **kwargs: Any
@@ -108,12 +107,3 @@ class CorrelationCongruence(FeatureLoss):
 
     def get_config(self) -> dict[str, Any]:
         return {"width": self.width, "order": self.order, **super().get_config()}
-
-
-def _check(width: float, order: int) -> None:
-    if not isinstance(width, numbers.Real) or not 0 < width < float("inf"):
-        raise ValueError(f"`width` must be a positive number. Received: {width!r}")
-    if isinstance(order, bool) or not isinstance(order, numbers.Integral) or order < 1:
-        raise ValueError(
-            f"`order` must be an integer of at least 1. Received: order={order!r}"
-        )

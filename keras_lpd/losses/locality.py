@@ -7,11 +7,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lpd.arguments import as_integer
 from keras_lpd.losses.feature_loss import FeatureLoss
 from keras_lpd.neighbors import (
     Tensor,
     as_vectors,
-    check_k,
     check_pooling,
     check_sigma,
     feature_variance,
@@ -139,11 +139,10 @@ class LocalityPreserving(FeatureLoss):
         name: str = "lp",
     ):
         super().__init__(teacher_layer_name, student_layer_name, name)
-        check_k(k)
         check_sigma(sigma)
         check_normalize(normalize)
         check_pooling(pooling)
-        self.k = int(k)
+        self.k = as_integer("k", k, least=1)
         self.sigma = sigma if sigma == "auto" else float(sigma)
         self.normalize = normalize
         self.pooling = pooling

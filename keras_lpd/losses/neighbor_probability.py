@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_lpd.arguments import as_integer, as_positive
 from keras_lpd.losses.feature_loss import FeatureLoss
 from keras_lpd.neighbors import (
     Tensor,
     as_vectors,
-    check_k,
     check_pooling,
     nearest_neighbors,
     on_diagonal,
@@ -64,7 +63,7 @@ def neighbor_probability_loss(
     probabilistic knowledge transfer (arXiv 1803.10837), CompRess (arXiv 2010.14713)
     and SEED (arXiv 2101.04731).
     """
-    check_temperature(temperature)
+    temperature = as_positive("temperature", temperature)
     teacher = ops.stop_gradient(as_vectors(teacher, pooling))
     student = unit_vectors(as_vectors(student, pooling))
 
@@ -121,11 +120,9 @@ class NeighborProbability(FeatureLoss):
         name: str = "neighbor_probability",
     ):
         super().__init__(teacher_layer_name, student_layer_name, name)
-        check_k(k)
-        check_temperature(temperature)
         check_pooling(pooling)
-        self.k = int(k)
-        self.temperature = float(temperature)
+        self.k = as_integer("k", k, least=1)
+        self.temperature = as_positive("temperature", temperature)
         self.pooling = pooling
 
     def compute_loss(
@@ -146,12 +143,3 @@ class NeighborProbability(FeatureLoss):
             "pooling": self.pooling,
             **super().get_config(),
         }
-
-
-def check_temperature(temperature: float) -> None:
-    valid = isinstance(temperature, numbers.Real) and not isinstance(temperature, bool)
-    if not valid or not 0 < temperature < float("inf"):
-        raise ValueError(
-            "`temperature` must be a positive number. "
-            f"Received: temperature={temperature!r}"
-        )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_lpd.arguments import is_number
 from keras_lpd.losses.feature_loss import FeatureLoss
 from keras_lpd.neighbors import (
     Tensor,
@@ -155,8 +155,7 @@ class RelationalKnowledge(FeatureLoss):
     ):
         super().__init__(teacher_layer_name, student_layer_name, name)
         for weight in (distance_weight, angle_weight):
-            valid = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-            if not valid or not 0 <= weight < float("inf"):
+            if not is_number(weight) or weight < 0:
                 raise ValueError(
                     "`distance_weight` and `angle_weight` must be numbers of at least "
                     f"0. Received: distance_weight={distance_weight!r}, "

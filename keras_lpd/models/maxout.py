@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_lpd.arguments import as_integer
 from keras_lpd.neighbors import Tensor, channel_axis
 
 
@@ -46,16 +46,7 @@ class Maxout(keras.layers.Layer):
 
     def __init__(self, pieces: int = 2, **kwargs: Any):
         super().__init__(**kwargs)
-        if (
-            isinstance(pieces, bool)
-            or not isinstance(pieces, numbers.Integral)
-            or pieces < 2
-        ):
-            raise ValueError(
-                "`pieces` must be an integer of at least 2. "
-                f"Received: pieces={pieces!r}"
-            )
-        self.pieces: int = int(pieces)
+        self.pieces = as_integer("pieces", pieces, least=2)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         self._units(input_shape)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+
+from keras_lpd.arguments import as_integer, is_integer
 
 
 def resnet(
@@ -60,15 +61,12 @@ def resnet(
     1512.03385; the widths and shortcuts of Tian et al., "Contrastive
     Representation Distillation", arXiv 1910.10699.
     """
-    if not _is_integer(depth) or depth < 8 or (depth - 2) % 6:
+    if not is_integer(depth, least=8) or (depth - 2) % 6:
         raise ValueError(
             "`depth` must be 6n + 2: 8, 14, 20, 26, 32 and so on. "
             f"Received: depth={depth!r}"
         )
-    if not _is_integer(width) or width < 1:
-        raise ValueError(
-            f"`width` must be an integer of at least 1. Received: width={width!r}"
-        )
+    width = as_integer("width", width, least=1)
     if name is None:
         name = f"resnet{depth}" if width == 1 else f"resnet{depth}x{width}"
 
@@ -118,7 +116,3 @@ def _convolution(x: Any, filters: int, kernel: int, stride: int, label: str) -> 
     return layers.BatchNormalization(
         axis=1 if first else -1, momentum=0.9, epsilon=1e-5, name=f"{label}_norm"
     )(x)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

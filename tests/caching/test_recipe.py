@@ -373,7 +373,7 @@ def test_about_tells_all_that_changes_the_rows(teacher):
     [
         ({"dtype": "float64"}, r"`dtype` must be one of.*Received: 'float64'"),
         ({"dtype": None}, r"`dtype` must be one of"),
-        ({"project": 0}, "`project` must be.*at least 1. Received: 0"),
+        ({"project": 0}, "`project` must be.*at least 1. Received: project=0"),
         ({"project": 2.0}, "`project` must be"),
         ({"project": "2"}, "`project` must be"),
         ({"projection": "tsne"}, r"`projection` must be one of.*Received: 'tsne'"),

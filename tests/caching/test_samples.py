@@ -315,11 +315,11 @@ def test_what_is_no_data_set(data):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"views": 0}, "`views` must be an integer of at least 1. Received: 0"),
+        ({"views": 0}, "`views` must be an integer of at least 1. Received: views=0"),
         ({"views": 1.5}, "`views` must be"),
         ({"views": "2"}, "`views` must be"),
         ({"views": True}, "`views` must be"),
-        ({"seed": -1}, "`seed` must be an integer of at least 0. Received: -1"),
+        ({"seed": -1}, "`seed` must be an integer of at least 0. Received: seed=-1"),
         ({"seed": None}, "`seed` must be"),
         ({"views": 2}, "`views=2` needs `augment`"),
     ],

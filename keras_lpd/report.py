@@ -1,0 +1,570 @@
+"""What distillation methods cost: auxiliary parameters, memory and multiplications."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_lpd.arguments import as_integer, is_integer
+from keras_lpd.features import feature_shape, find_feature_layer, is_graph
+from keras_lpd.losses import (
+    AttentionTransfer,
+    CorrelationCongruence,
+    FeatureLoss,
+    Hint,
+    LocalityPreserving,
+    NeighborProbability,
+    ProbabilisticTransfer,
+    RelationalKnowledge,
+    SimilarityPreserving,
+)
+from keras_lpd.neighbors import channel_axis
+
+Shape = tuple[int, ...]
+
+METHODS: dict[str, FeatureLoss] = {
+    "hint (dense)": Hint("dense"),
+    "hint (convolutional)": Hint("convolutional"),
+    "AT": AttentionTransfer(),
+    "SP": SimilarityPreserving(),
+    "RKD": RelationalKnowledge(),
+    "PKT": ProbabilisticTransfer(),
+    "CC": CorrelationCongruence(),
+    "LP": LocalityPreserving(),
+    "neighbour probability": NeighborProbability(),
+}
+"""The methods that `complexity` knows by name, each with its defaults."""
+
+
+class Table:
+    """Rows that print as text, in a notebook, as Markdown and as JSON."""
+
+    rows: list[Any]
+
+    def columns(self) -> dict[str, str]:
+        """Which attribute of a row goes under which heading."""
+        raise NotImplementedError("Subclasses must implement `columns`.")
+
+    def note(self) -> str:
+        """What has to be known to read the numbers."""
+        return ""
+
+    def facts(self) -> dict[str, Any]:
+        """What goes into the JSON."""
+        return {"rows": [dataclasses.asdict(row) for row in self.rows]}
+
+    def to_markdown(self) -> str:
+        """The table in Markdown, with commas in the numbers."""
+        header, *rows = self._cells()
+        return markdown(header, rows)
+
+    def to_json(self) -> str:
+        """The rows, and what they were counted for, as a JSON object."""
+        return json.dumps(self.facts(), indent=1)
+
+    def __str__(self) -> str:
+        cells = self._cells()
+        widths = [max(map(len, column)) for column in zip(*cells)]
+        left = [isinstance(value, str) for value in self._values(self.rows[0])]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if text else cell.rjust(width)
+                for cell, width, text in zip(line, widths, left)
+            ).rstrip()
+            for line in cells
+        ]
+        return "\n".join([*lines, self.note()])
+
+    def _repr_html_(self) -> str:
+        header, *rows = (map(html.escape, line) for line in self._cells())
+        lines = [f"<tr><th>{'</th><th>'.join(header)}</th></tr>"]
+        lines += [f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows]
+        return f"<table>{''.join(lines)}</table><p>{html.escape(self.note())}</p>"
+
+    def _values(self, row: Any) -> list[Any]:
+        return [getattr(row, name) for name in self.columns().values()]
+
+    def _cells(self) -> list[list[str]]:
+        rows = [
+            [value if isinstance(value, str) else f"{value:,}" for value in values]
+            for values in map(self._values, self.rows)
+        ]
+        return [list(self.columns()), *rows]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComplexityRow:
+    """What one method costs between one pair of layers.
+
+    Attributes:
+        method: Name of the method.
+        teacher_layer: The teacher's layer, or the shape that was given instead.
+        student_layer: The student's.
+        batch_size: For how many samples the multiplications are counted.
+        parameters: Auxiliary parameters, trained beside the student's own.
+        bytes: Memory for them: float32 weights and the optimizer's slots.
+        teacher_macs: Multiplications that depend on the teacher's features alone,
+            for a batch. No gradient flows there.
+        student_macs: All other multiplications of the loss, for a batch.
+    """
+
+    method: str
+    teacher_layer: str
+    student_layer: str
+    batch_size: int
+    parameters: int
+    bytes: int
+    teacher_macs: int
+    student_macs: int
+
+    @property
+    def macs(self) -> int:
+        """Multiplications of both sides, for a batch."""
+        return self.teacher_macs + self.student_macs
+
+    @property
+    def macs_per_sample(self) -> int:
+        """Multiplications of both sides, for one sample of such a batch."""
+        return self.macs // self.batch_size  # without remainder, for all methods
+
+
+@dataclasses.dataclass(frozen=True)
+class Complexity(Table):
+    """What methods cost, as `complexity` counted it.
+
+    Attributes:
+        rows: List of `ComplexityRow`.
+        batch_size: For how many samples the multiplications are counted.
+        optimizer: Name of the optimizer whose slots are in the bytes.
+    """
+
+    rows: list[ComplexityRow]
+    batch_size: int
+    optimizer: str
+
+    def columns(self) -> dict[str, str]:
+        return {
+            "method": "method",
+            "teacher layer": "teacher_layer",
+            "student layer": "student_layer",
+            "parameters": "parameters",
+            f"bytes, {self.optimizer}": "bytes",
+            "MACs, teacher's side": "teacher_macs",
+            "MACs, student's side": "student_macs",
+            "MACs a sample": "macs_per_sample",
+        }
+
+    def note(self) -> str:
+        return (
+            f"MACs are multiplications of the loss's forward pass, batch of "
+            f"{self.batch_size:,}; bytes are weights and {self.optimizer}'s slots."
+        )
+
+    def facts(self) -> dict[str, Any]:
+        facts = {"batch_size": self.batch_size, "optimizer": self.optimizer}
+        return {**facts, **super().facts()}
+
+
+def complexity(
+    teacher: keras.Model,
+    student: keras.Model,
+    pairs: Sequence[tuple[Any, Any]] | None = None,
+    *,
+    batch_size: int = 128,
+    methods: Sequence[str | FeatureLoss] | None = None,
+    optimizer: str | keras.optimizers.Optimizer = "adam",
+) -> Complexity:
+    """What each distillation method adds to training, from the shapes of its features.
+
+    Nothing is run or built; the numbers follow from closed formulas. Counted are:
+
+    - auxiliary parameters: what is trained beside the student.
+    - bytes: these parameters in float32, once as weights and once for each slot that
+      the optimizer keeps of every weight: two of Adam, one of SGD with momentum, none
+      of plain SGD. Gradients and what is held between the two passes come on top.
+    - MACs: the multiplications in the forward pass of the loss, as it is written
+      here, whether or not their products are added up. Matrix products and
+      convolutions count one for each product, padding included; elementwise products
+      and squares, those by a constant included, one for each element of their result.
+      Not counted are additions, divisions, roots, exponentials, sorting, moving data,
+      and products of two single numbers.
+
+    The teacher's side is what depends on the teacher's features alone. All else is
+    the student's, and has a backward pass besides. The models' own passes are not in
+    the table; `multiplications` counts them.
+
+    Args:
+        teacher: A built Functional or Sequential model.
+        student: Likewise.
+        pairs: Pairs `(teacher_layer, student_layer)`, each the path of a layer, or
+            the shape of a sample's features: `(7, 7, 192)`. Defaults to the
+            feature layers that `LPDistiller` uses.
+        batch_size: Samples in a batch. Defaults to 128.
+        methods: Names out of `METHODS`, or losses of their classes, whose own layers
+            are left aside. Defaults to all of `METHODS`.
+        optimizer: A Keras optimizer, or its name. Defaults to `"adam"`.
+
+    Returns:
+        A `Complexity`, with a row for each pair and method, but where the method
+        can't be used: attention transfer on vectors, and a convolutional hint on
+        vectors, or on a student's maps smaller than the teacher's.
+
+    Raises:
+        ValueError: If a layer can't be found or a size is unknown, if an argument is
+            out of its range, or if no method can be used.
+
+    Example:
+
+    >>> report = complexity(teacher, student, methods=["hint (dense)", "LP"])
+    >>> [(row.method, row.parameters, row.macs_per_sample) for row in report.rows]
+    [('hint (dense)', 4224, 4224), ('LP', 0, 17573)]
+
+    Sources: Romero et al., "FitNets: Hints for Thin Deep Nets", arXiv 1412.6550, and
+    Chen et al., "Learning Student Networks via Feature Embedding", arXiv 1812.06597,
+    for the parameters of the regressors, to which biases are added here.
+    """
+    batch_size = as_integer("batch_size", batch_size, least=1)
+    losses = _chosen(list(METHODS) if methods is None else methods)
+    if pairs is None:
+        pairs = [(_default_layer(teacher), _default_layer(student))]
+    optimizer = _fresh(optimizer)
+    copies = 1 + _slots(optimizer)
+
+    rows = []
+    for one, other in _checked(pairs):
+        shapes = _sample_shape(teacher, one), _sample_shape(student, other)
+        for name, loss in losses:
+            cost = _COSTS[type(loss)](loss, batch_size, *shapes)
+            if cost is not None:
+                rows.append(
+                    ComplexityRow(
+                        method=name,
+                        teacher_layer=_label(one),
+                        student_layer=_label(other),
+                        batch_size=batch_size,
+                        parameters=cost.parameters,
+                        bytes=4 * cost.parameters * copies,
+                        teacher_macs=batch_size * cost.teacher,
+                        student_macs=batch_size * cost.student,
+                    )
+                )
+    if not rows:
+        raise ValueError(
+            f"None of the methods {[name for name, _ in losses]} can be used between "
+            f"the pairs {list(pairs)}: attention transfer and convolutional hints "
+            "compare feature maps, and a convolutional hint needs a student's maps "
+            "no smaller than the teacher's. Name other layers or methods."
+        )
+    return Complexity(rows, batch_size, type(optimizer).__name__)
+
+
+def multiplications(function: Callable[..., Any], *shapes: Sequence[int]) -> list[int]:
+    """Counts the multiplications in the graph that TensorFlow makes of a function.
+
+    They are counted as in `complexity`: of `MatMul`, `BatchMatMul`, `Einsum`, `Conv2D`,
+    `Conv3D` and depthwise convolutions each product, of `Mul`, `Square` and
+    `SquaredDifference` each element, but for single numbers.
+
+    Args:
+        function: Takes float32 tensors of these shapes.
+        *shapes: Shapes of its inputs, with all sizes known.
+
+    Returns:
+        A number for each input: multiplications that depend on it, but on none of
+        the inputs after it. Their sum is the total.
+
+    Raises:
+        ValueError: If a size in the graph is unknown, or if the graph has loops,
+            branches or calls of other graphs in it.
+
+    Example:
+
+    >>> multiplications(lambda x: x @ np.ones((3, 5), "float32"), (2, 3))
+    [30]
+    >>> per_batch = multiplications(student, (128, 8, 8, 1))
+    """
+    import tensorflow as tf
+
+    graph = (
+        tf.function(lambda *tensors: function(*tensors), autograph=False)
+        .get_concrete_function(*(tf.TensorSpec(tuple(shape)) for shape in shapes))
+        .graph
+    )
+    counts = [0] * len(shapes)
+    given = {tensor.op.name: i for i, tensor in enumerate(graph.inputs[: len(shapes)])}
+    depends = dict(given)  # on which of the inputs, the last of them; -1: on none
+    for op in graph.get_operations():  # in the order in which they were made
+        if op.name not in given:
+            before = (depends[tensor.op.name] for tensor in op.inputs)
+            depends[op.name] = max(before, default=-1)
+            if depends[op.name] >= 0:
+                counts[depends[op.name]] += _products(op)
+    return counts
+
+
+def _products(op: Any) -> int:
+    """How many multiplications an operation of TensorFlow's makes."""
+    if any(attribute.type == "func" for attribute in op.op_def.attr):
+        raise ValueError(
+            f"Multiplications inside '{op.name}' ({op.type}) can't be counted. Pass a "
+            "function without loops, branches and calls of compiled functions."
+        )
+
+    def size(*sizes: int | None) -> int:
+        if None in sizes:
+            raise ValueError(
+                f"The sizes of '{op.name}' ({op.type}) are not all known: {sizes}. "
+                "Give the function's inputs, and the model's, fixed sizes."
+            )
+        return math.prod(sizes)  # type: ignore[arg-type]
+
+    if op.type in ("Mul", "Square", "SquaredDifference"):
+        result = op.outputs[0]
+        counts = result.dtype.is_floating and result.shape.rank != 0
+        return size(*result.shape) if counts else 0
+    if op.type in ("MatMul", "BatchMatMul", "BatchMatMulV2"):
+        flag = "transpose_a" if op.type == "MatMul" else "adj_x"
+        inner = op.inputs[0].shape[-2 if op.get_attr(flag) else -1]
+        return size(*op.outputs[0].shape, inner)
+    if op.type == "Einsum":
+        terms = op.get_attr("equation").decode().split("->")[0].split(",")
+        sizes: dict[str, int | None] = {}
+        for term, tensor in zip(terms, op.inputs):
+            sizes.update(zip(term, tensor.shape))
+        return size(*sizes.values())
+    if op.type in ("Conv2D", "Conv3D"):
+        return size(*op.outputs[0].shape, *op.inputs[1].shape[:-1])
+    if op.type == "DepthwiseConv2dNative":
+        return size(*op.outputs[0].shape, *op.inputs[1].shape[:2])
+    return 0
+
+
+# The formulas. All are for one sample of a batch of m; t and s are the shapes of a
+# sample's features, teacher's and student's. Each follows its loss line by line.
+
+
+class _Cost(NamedTuple):
+    parameters: int
+    teacher: int
+    student: int
+
+
+def _hint(loss: Hint, m: int, t: Shape, s: Shape) -> _Cost | None:
+    maps = len(t) == len(s) == 3
+    compared = math.prod(t)
+    if loss.regressor == "dense" or (loss.regressor == "auto" and not maps):
+        products = math.prod(s) * compared
+        return _Cost(products + compared, 0, products + compared)
+    if not maps:
+        return None
+    (*to, units), (*size, channels) = _map(t), _map(s)
+    if any(small > large for small, large in zip(to, size)):
+        return None
+    kernel = [3, 3] if to == size else [n - small + 1 for small, n in zip(to, size)]
+    weights = math.prod(kernel) * channels * units
+    return _Cost(weights + units, 0, weights * math.prod(to) + compared)
+
+
+def _attention(loss: AttentionTransfer, m: int, t: Shape, s: Shape) -> _Cost | None:
+    if not len(t) == len(s) == 3:
+        return None
+    rows, columns = (min(sizes) for sizes in zip(_map(t)[:2], _map(s)[:2]))
+
+    def side(shape: Shape) -> int:
+        height, width, _ = _map(shape)
+        # Einsum averages first along the axis that leaves less behind.
+        first_rows = rows * width * (height + columns)
+        first_columns = height * columns * (width + rows)
+        _, averaging = min(
+            (m * rows * width - rows * height, first_rows),
+            (m * height * columns - columns * width, first_columns),
+        )
+        return math.prod(shape) + averaging + _unit_vectors(rows * columns)
+
+    return _Cost(0, side(t), side(s) + rows * columns)
+
+
+def _similarity(loss: SimilarityPreserving, m: int, t: Shape, s: Shape) -> _Cost:
+    def side(width: int) -> int:
+        return m * width + _unit_vectors(m)
+
+    return _Cost(0, side(math.prod(t)), side(math.prod(s)) + m)
+
+
+def _relational(loss: RelationalKnowledge, m: int, t: Shape, s: Shape) -> _Cost:
+    teacher = student = 0
+    widths = math.prod(t), math.prod(s)
+    if loss.distance_weight:
+        teacher, student = (_distances(m, width) for width in widths)
+        student += 2 * m  # Huber
+    if loss.angle_weight:
+        sides = [m * d + _distances(m, d) + 2 * m * m for d in widths]
+        teacher, student = teacher + sides[0], student + sides[1] + 2 * m * m
+    return _Cost(0, teacher, student)
+
+
+def _probability(loss: ProbabilisticTransfer, m: int, t: Shape, s: Shape) -> _Cost:
+    def side(width: int) -> int:
+        return _unit_vectors(width) + m * width
+
+    return _Cost(0, side(math.prod(t)), side(math.prod(s)) + m)
+
+
+def _correlation(loss: CorrelationCongruence, m: int, t: Shape, s: Shape) -> _Cost:
+    def side(width: int) -> int:
+        return _unit_vectors(width) + m * width + (2 * loss.order + 1) * m
+
+    return _Cost(0, side(math.prod(t)), side(math.prod(s)) + m)
+
+
+def _locality(loss: LocalityPreserving, m: int, t: Shape, s: Shape) -> _Cost:
+    k = min(loss.k, m - 1)
+    width = _width(s, loss.pooling)
+    student = k * width + k
+    if loss.normalize == "l2":
+        student += _unit_vectors(width)
+    elif loss.normalize == "spread":
+        student += width
+    return _Cost(0, _neighbors(m, _width(t, loss.pooling), k), student)
+
+
+def _neighbor_probability(
+    loss: NeighborProbability, m: int, t: Shape, s: Shape
+) -> _Cost:
+    k = min(loss.k, m - 1)
+    width = _width(s, loss.pooling)
+    student = _unit_vectors(width) + m * width + k
+    return _Cost(0, _neighbors(m, _width(t, loss.pooling), k), student)
+
+
+_COSTS: dict[type, Callable[..., _Cost | None]] = {
+    Hint: _hint,
+    AttentionTransfer: _attention,
+    SimilarityPreserving: _similarity,
+    RelationalKnowledge: _relational,
+    ProbabilisticTransfer: _probability,
+    CorrelationCongruence: _correlation,
+    LocalityPreserving: _locality,
+    NeighborProbability: _neighbor_probability,
+}
+
+
+def _unit_vectors(width: int) -> int:
+    return 2 * width
+
+
+def _distances(m: int, width: int) -> int:
+    """`pairwise_squared_distances`: the products, -2x, and both sides' squares."""
+    return (m + 3) * width
+
+
+def _neighbors(m: int, width: int, k: int) -> int:
+    """`nearest_neighbors`: all distances, and those of the nearest once more."""
+    return _distances(m, width) + k * width
+
+
+def _width(shape: Shape, pooling: str | None) -> int:
+    """How wide `as_vectors` makes the features."""
+    if pooling is None or len(shape) == 1:
+        return math.prod(shape)
+    return shape[channel_axis(len(shape) + 1) - 1]
+
+
+def _map(shape: Shape) -> tuple[int, int, int]:
+    """Height, width and channels of a feature map."""
+    sizes = list(shape)
+    channels = sizes.pop(channel_axis(4) - 1)
+    return sizes[0], sizes[1], channels
+
+
+# The arguments of `complexity`.
+
+
+def _chosen(methods: Sequence[str | FeatureLoss]) -> list[tuple[str, FeatureLoss]]:
+    if isinstance(methods, (str, FeatureLoss)):
+        methods = [methods]
+    losses = []
+    for method in methods:
+        loss: Any = METHODS.get(method) if isinstance(method, str) else method
+        if type(loss) not in _COSTS:
+            raise ValueError(
+                f"`methods` must be names among {list(METHODS)}, or losses out of "
+                f"{[kind.__name__ for kind in _COSTS]}. Received: {method!r}. The "
+                "multiplications of other losses can be counted by `multiplications`."
+            )
+        losses.append((method if isinstance(method, str) else loss.name, loss))
+    return losses
+
+
+def _checked(pairs: Sequence[tuple[Any, Any]]) -> Sequence[tuple[Any, Any]]:
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(
+                "`pairs` must be a list of pairs (teacher_layer, student_layer). "
+                f"Received: pairs={pairs!r}"
+            )
+    return pairs
+
+
+def _sample_shape(model: keras.Model, layer: Any) -> Shape:
+    if isinstance(layer, str):
+        _require_graph(model)
+        shape = feature_shape(model, layer)[1:]
+    else:
+        shape = tuple(layer)
+    if not all(is_integer(size, least=1) for size in shape):
+        raise ValueError(
+            f"All sizes of the features must be known. Received: '{_label(layer)}' of "
+            f"shape {shape}. Give the model's input a fixed size, or the shape of a "
+            "sample's features in place of the layer's name."
+        )
+    return shape  # type: ignore[return-value]
+
+
+def _default_layer(model: keras.Model) -> str:
+    _require_graph(model)
+    try:
+        return find_feature_layer(model)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} For `complexity`: pairs=[(teacher_layer, student_layer)]."
+        ) from error
+
+
+def _require_graph(model: Any) -> None:
+    if not is_graph(model):
+        raise ValueError(
+            f"`complexity` finds layers in built Functional and Sequential models. "
+            f"Received: '{getattr(model, 'name', model)}' ({type(model).__name__}). "
+            "Give the shapes of a sample's features instead: "
+            "pairs=[(teacher_shape, student_shape)]."
+        )
+
+
+def _label(layer: Any) -> str:
+    return layer if isinstance(layer, str) else "x".join(map(str, layer))
+
+
+def _fresh(optimizer: Any) -> keras.optimizers.Optimizer:
+    """One that has no variables yet, and the user's is left alone."""
+    optimizer = keras.optimizers.get(optimizer)
+    return type(optimizer).from_config(optimizer.get_config())
+
+
+def _slots(optimizer: keras.optimizers.Optimizer) -> int:
+    """How many numbers an optimizer keeps of every weight."""
+    weights = keras.Variable(keras.ops.zeros((2, 3)), dtype="float32")
+    optimizer.build([weights])
+    return sum(slot.shape == weights.shape for slot in optimizer.variables)
