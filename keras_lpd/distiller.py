@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -158,7 +159,7 @@ class LPDistiller(keras.Model):
         self._student = FeatureExtractor(
             student, [key for key in keys if key], function=student_features
         )
-        self._loss_layers = [layer for term in self._terms for layer in term.layers]
+        self._track_loss_layers()
         self._teacher: Teacher | None = None
         if teacher is not None:
             self.set_teacher(teacher)
@@ -219,6 +220,9 @@ class LPDistiller(keras.Model):
                 )
                 if teacher_shape is not None and student_shape is not None:
                     term.loss.build(teacher_shape, student_shape)
+        self._track_loss_layers()
+
+    def _track_loss_layers(self) -> None:
         self._loss_layers = [layer for term in self._terms for layer in term.layers]
 
     # Training
@@ -246,6 +250,7 @@ class LPDistiller(keras.Model):
         """
         if self._require_teacher().check():
             self.train_function = None
+        self._track_loss_layers()  # Some may have been built by hand.
         if not self.compiled:
             self._compile_by_default()
         if not self.student.trainable_weights:
@@ -413,11 +418,11 @@ class LPDistiller(keras.Model):
 
         0 for the locality preserving loss and all losses without variables.
         """
-        own = {id(variable) for variable in self.student.trainable_weights}
+        layers = [layer for term in self._terms for layer in term.layers]
         return sum(
-            int(ops.size(variable))
-            for variable in self.trainable_weights
-            if id(variable) not in own
+            math.prod(weight.shape)
+            for layer in layers
+            for weight in layer.trainable_weights
         )
 
     # Saving: the student and its optimizer, never the teacher

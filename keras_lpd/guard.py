@@ -82,8 +82,8 @@ class Guard(keras.callbacks.Callback):
             warnings.warn(
                 "The student's features have collapsed: `feature_spread` is "
                 f"{float(spread):.3g}, under {COLLAPSED:.0%} of the "
-                f"{self.first_spread:.3g} it had at the first batch. The locality "
-                "preserving loss outweighs the cross-entropy: use a smaller "
-                "`gamma`, a tenth of it, say.",
+                f"{self.first_spread:.3g} it had at the first batch. A loss that "
+                "pulls samples together outweighs the cross-entropy: use a smaller "
+                "`gamma` (or `distillation_loss_weights`), a tenth of it, say.",
                 stacklevel=2,
             )

@@ -170,7 +170,7 @@ def heat_kernel(squared_distances: Tensor, sigma: float | str = "auto") -> Tenso
 
 
 def unit_vectors(vectors: Tensor) -> Tensor:
-    """The rows scaled to length 1; a row of zeros stays one.
+    """The rows scaled to length 1; a row of zeros stays one, without a gradient.
 
     Args:
         vectors: Tensor of shape `(m, d)`.
@@ -180,7 +180,9 @@ def unit_vectors(vectors: Tensor) -> Tensor:
     """
     vectors = ops.cast(vectors, "float32")
     squared = ops.sum(ops.square(vectors), axis=1, keepdims=True)
-    return vectors * ops.rsqrt(ops.maximum(squared, 1e-12))
+    has_length = squared > 0
+    inverse = ops.rsqrt(ops.where(has_length, squared, 1.0))
+    return ops.where(has_length, vectors * inverse, 0.0)
 
 
 def on_diagonal(count: Tensor | int) -> Tensor:

@@ -5,15 +5,30 @@ backend, `python -m tests.other_backend INPUTS.npz RESULTS.npz`, in a process of
 its own: Keras chooses its backend when it is imported.
 """
 
+import functools
 import sys
 
 import keras
 import numpy as np
 
+from keras_lpd import losses
 from keras_lpd.losses import LocalityPreserving, locality_preserving_loss
 from keras_lpd.neighbors import as_vectors, heat_kernel, nearest_neighbors
 
 NORMALIZE = (None, "l2", "spread")
+
+# The other losses by name, each with the features of which sides it compares.
+OTHERS = {
+    "hint": (losses.hint_loss, "wide", "teacher"),
+    "attention": (losses.attention_transfer_loss, "maps", "small_maps"),
+    "similarity": (losses.similarity_preserving_loss, "teacher", "student"),
+    "distance": (losses.relational_distance_loss, "teacher", "student"),
+    "angle": (losses.relational_angle_loss, "teacher", "student"),
+    "pkt": (losses.probabilistic_transfer_loss, "teacher", "student"),
+    "correlation": (losses.correlation_congruence_loss, "teacher", "student"),
+    "neighbor": (losses.neighbor_probability_loss, "teacher", "student"),
+    "similarity_maps": (losses.similarity_preserving_loss, "maps", "student"),
+}
 
 
 def value_and_gradient(function, x):
@@ -80,6 +95,58 @@ def compute_jitted(teacher, student):
     return {f"jitted_{key}": np.asarray(value) for key, value in result.items()}
 
 
+def sides_of(features):
+    """What `OTHERS` compare: name, function, the teacher's features, the student's."""
+    maps = features["maps"]
+    features = {
+        **features,
+        "wide": np.tanh(features["teacher"][::-1]),
+        "small_maps": np.square(maps[::-1, :2, 1:, :2]),
+    }
+    for name, (function, teacher, student) in OTHERS.items():
+        yield name, function, features[teacher], features[student]
+
+
+def compute_others(features):
+    """Losses and gradients of `OTHERS`."""
+    result = {}
+    for name, function, teacher, student in sides_of(features):
+        loss = functools.partial(function, teacher)
+        value, gradient = value_and_gradient(loss, student)
+        result[f"loss_{name}"], result[f"gradient_{name}"] = value, gradient
+    return {key: keras.ops.convert_to_numpy(value) for key, value in result.items()}
+
+
+def compute_others_jitted(features):
+    """The same through `jax.jit`, of the batch and of its first sample alone."""
+    import jax
+
+    result = {}
+    for name, function, teacher, student in sides_of(features):
+        both = jax.jit(jax.value_and_grad(function, argnums=1))
+        for suffix, count in (("", len(teacher)), ("_one", 1)):
+            value, gradient = both(teacher[:count], student[:count])
+            result[f"jitted_loss_{name}{suffix}"] = np.asarray(value)
+            result[f"jitted_gradient_{name}{suffix}"] = np.asarray(gradient)
+    return result
+
+
+def hint_with_a_regressor(teacher, student):
+    """The class: its regressor has weights from NumPy, and gets gradients."""
+    loss = losses.Hint()
+    loss.build((None, *teacher.shape[1:]), (None, *student.shape[1:]))
+    shape = loss.layer.kernel.shape
+    kernel = np.linspace(-1, 1, int(np.prod(shape))).reshape(shape)
+    loss.layer.set_weights([kernel, np.ones(shape[-1])])
+    value, gradient = value_and_gradient(
+        lambda x: loss.compute_loss(teacher, x), student
+    )
+    return {
+        "loss_regressor": keras.ops.convert_to_numpy(value),
+        "gradient_regressor": keras.ops.convert_to_numpy(gradient),
+    }
+
+
 def small_model(width):
     return keras.Sequential(
         [
@@ -128,6 +195,7 @@ def main():
     with np.load(sys.argv[1]) as inputs:
         teacher, student, maps = inputs["teacher"], inputs["student"], inputs["maps"]
         x, y = inputs["x"], inputs["y"]
+    features = {"teacher": teacher, "student": student, "maps": maps}
     np.savez(
         sys.argv[2],
         backend=keras.config.backend(),
@@ -135,6 +203,9 @@ def main():
         error=error_of_lp_distiller(),
         **compute(teacher, student, maps),
         **compute_jitted(teacher, student),
+        **compute_others(features),
+        **compute_others_jitted(features),
+        **hint_with_a_regressor(teacher, student),
         **fit_stock_distiller(x, y),
     )
 

@@ -9,7 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from tests.other_backend import NORMALIZE, compute
+from tests.other_backend import (
+    NORMALIZE,
+    OTHERS,
+    compute,
+    compute_others,
+    hint_with_a_regressor,
+)
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="jax is not installed"
@@ -34,7 +40,12 @@ def inputs():
 
 @pytest.fixture(scope="module")
 def on_tensorflow(inputs):
-    return compute(inputs["teacher"], inputs["student"], inputs["maps"])
+    teacher, student, maps = (inputs[name] for name in ("teacher", "student", "maps"))
+    return {
+        **compute(teacher, student, maps),
+        **compute_others({"teacher": teacher, "student": student, "maps": maps}),
+        **hint_with_a_regressor(teacher, student),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +113,39 @@ def test_jax_jit_changes_nothing(on_jax, normalize):
             on_jax[f"jitted_{name}"], on_jax[name], rtol=1e-4, atol=1e-5
         )
     np.testing.assert_array_equal(on_jax["jitted_indices"], on_jax["indices"])
+
+
+def check_same(gradient, expected):
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("name", [*OTHERS, "regressor"])
+def test_the_other_losses_and_gradients_agree(on_jax, on_tensorflow, name):
+    loss, gradient = f"loss_{name}", f"gradient_{name}"
+    assert on_jax[loss] > 1e-4
+    assert on_jax[loss].dtype == np.float32
+    np.testing.assert_allclose(on_jax[loss], on_tensorflow[loss], rtol=1e-4)
+    assert np.abs(on_jax[gradient]).max() > 1e-6
+    check_same(on_jax[gradient], on_tensorflow[gradient])
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_losses_under_jax_jit(on_jax, name):
+    np.testing.assert_allclose(
+        on_jax[f"jitted_loss_{name}"], on_jax[f"loss_{name}"], rtol=1e-4
+    )
+    check_same(on_jax[f"jitted_gradient_{name}"], on_jax[f"gradient_{name}"])
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_losses_of_a_batch_of_one_on_jax(on_jax, name):
+    loss = on_jax[f"jitted_loss_{name}_one"]
+    if name in ("hint", "attention"):
+        assert loss > 0
+    else:
+        np.testing.assert_allclose(loss, 0, atol=1e-9)
+    assert np.isfinite(on_jax[f"jitted_gradient_{name}_one"]).all()
 
 
 def test_the_stock_distiller_trains_on_jax(on_jax):

@@ -123,13 +123,7 @@ class Hint(FeatureLoss):
         """
         shapes = (tuple(teacher_shape[1:]), tuple(student_shape[1:]))
         if self._shapes is not None:
-            if shapes != self._shapes:
-                raise ValueError(
-                    f"The regressor of loss '{self.name}' was made for a teacher's "
-                    f"features of shape {self._shapes[0]} and a student's of "
-                    f"{self._shapes[1]}. Received: {shapes[0]} and {shapes[1]}. "
-                    "Make a new loss for these."
-                )
+            self._check_shapes(shapes)
             return
         if None in (*shapes[0], *shapes[1]):
             raise ValueError(
@@ -141,6 +135,25 @@ class Hint(FeatureLoss):
         self.layer.build((None, *_taken(self.layer, shapes[1])))
         self._shapes, self.built = shapes, True
 
+    def _check_shapes(self, shapes: tuple[Shape, Shape]) -> None:
+        if shapes != self._shapes:
+            made_for = self._shapes or ("", "")
+            raise ValueError(
+                f"The regressor of loss '{self.name}' was made for a teacher's "
+                f"features of shape {made_for[0]} and a student's of {made_for[1]}. "
+                f"Received: {shapes[0]} and {shapes[1]}. Make a new loss for these; "
+                "for features that a cache has projected, make the distiller with "
+                "that cache."
+            )
+
+    def validate_model_compatibility(self, teacher: Any, student: Any) -> None:
+        # Called by the stock Distiller, not by LPDistiller.
+        raise ValueError(
+            f"Loss '{self.name}' has a regressor to train, which the stock "
+            "`keras.distillation.Distiller` would leave as it is. Use "
+            "`keras_lpd.LPDistiller`."
+        )
+
     def compute_loss(
         self, teacher_outputs: Tensor, student_outputs: Tensor, **kwargs: Any
     ) -> Tensor:
@@ -148,9 +161,11 @@ class Hint(FeatureLoss):
             raise ValueError(
                 f"The regressor of loss '{self.name}' is not made yet. `LPDistiller` "
                 "does that where the models are Functional or Sequential; otherwise "
-                "call `loss.build(teacher_shape, student_shape)` first. (The stock "
-                "`keras.distillation.Distiller` can't train the regressor.)"
+                "call `loss.build(teacher_shape, student_shape)` first."
             )
+        self._check_shapes(
+            (tuple(teacher_outputs.shape[1:]), tuple(student_outputs.shape[1:]))
+        )
         student = ops.cast(student_outputs, "float32")
         student = ops.reshape(student, (-1, *_taken(self.layer, student.shape[1:])))
         regressed = self.layer(student)

@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import ml_dtypes
 import numpy as np
@@ -7,6 +9,7 @@ from keras import ops
 
 from keras_lpd.losses import LocalityPreserving, locality_preserving_loss
 from tests import oracles
+from tests.losses import helpers
 
 NORMALIZE = [None, "l2", "spread"]
 
@@ -25,26 +28,15 @@ def features(rng):
 
 
 def loss_and_gradient(teacher, student, **settings):
-    student = tf.convert_to_tensor(student)
-    with tf.GradientTape() as tape:
-        tape.watch(student)
-        loss = locality_preserving_loss(teacher, student, **settings)
-    return loss, tape.gradient(loss, student)
+    loss = functools.partial(locality_preserving_loss, **settings)
+    return helpers.loss_and_gradient(loss, teacher, student)
 
 
 def oracle_gradient(teacher, student, **settings):
-    """Central finite differences of the float64 oracle."""
-    student = student.astype("float64")
-    gradient = np.zeros_like(student)
-    step = 1e-5
-    for index in np.ndindex(student.shape):
-        ends = []
-        for sign in (1, -1):
-            moved = student.copy()
-            moved[index] += sign * step
-            ends.append(oracles.locality_preserving_loss(teacher, moved, **settings))
-        gradient[index] = (ends[0] - ends[1]) / (2 * step)
-    return gradient
+    def loss(student):
+        return oracles.locality_preserving_loss(teacher, student, **settings)
+
+    return helpers.finite_differences(loss, student)
 
 
 # Values
