@@ -24,50 +24,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
+from controls import FeatureSize, OwnNeighbors, RandomPairs
 
 from keras_lpd import LocalityPreserving, LPDistiller
 from keras_lpd.datasets import load_arrays
 from keras_lpd.features import OUTPUTS, FeatureExtractor
 from keras_lpd.losses.feature_loss import FeatureLoss
 from keras_lpd.models import cnn_student, cnn_teacher
-from keras_lpd.neighbors import as_vectors
 
 LABELLED, EPOCHS, BATCH, RATE = 10_000, 15, 128, 3e-3
 CHOICE_SEEDS, TEST_SEEDS = range(3), range(100, 105)
-
-
-class RandomPairs(FeatureLoss):
-    """Control: the locality preserving loss on pairs drawn at random."""
-
-    def __init__(self, k: int = 5):
-        super().__init__(name="random")
-        self.k = k
-        self.seeds = keras.random.SeedGenerator(7)
-
-    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
-        student = as_vectors(student_outputs)
-        count = ops.shape(student)[0]
-        total = 0.0
-        for _ in range(self.k):
-            order = keras.random.shuffle(ops.arange(count), seed=self.seeds)
-            total += ops.sum(ops.square(student - ops.take(student, order, axis=0)))
-        # The heat kernel's mean weight over the teacher's neighbours is about 0.4.
-        return 0.4 * total / (2.0 * ops.cast(count, "float32"))
-
-
-class OwnNeighbors(LocalityPreserving):
-    """Control: the student is pulled to its own neighbours, not the teacher's."""
-
-    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
-        return super().compute_loss(student_outputs, student_outputs)
-
-
-class FeatureSize(FeatureLoss):
-    """Control: a plain penalty on the length of the features."""
-
-    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
-        return ops.mean(ops.sum(ops.square(as_vectors(student_outputs)), axis=1))
 
 
 Method = tuple[Callable[[], FeatureLoss], float]
@@ -78,7 +44,7 @@ FAMILIES: list[tuple[str, Callable[[], FeatureLoss], tuple[float, ...]]] = [
     ("LP l2", lambda: LocalityPreserving(normalize="l2"), (0.03, 0.1, 0.3)),
     ("LP spread", lambda: LocalityPreserving(normalize="spread"), (0.03, 0.1, 0.3)),
     ("control: random pairs", RandomPairs, (0.03, 0.05, 0.1, 0.2)),
-    ("control: own neighbours", lambda: OwnNeighbors(name="own"), (0.03, 0.1)),
+    ("control: own neighbours", OwnNeighbors, (0.03, 0.1)),
     ("control: feature size", FeatureSize, (0.01, 0.03)),
 ]
 METHODS: dict[str, Method | None] = {"cross-entropy alone": None} | {
