@@ -16,13 +16,15 @@ teacher and student see the same view, in another order for each seed.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import dataclasses
+import datetime
+import functools
 import json
 import multiprocessing
 import os
 import pathlib
-import platform
-import resource
+import re
 import subprocess
 import sys
 import time
@@ -50,6 +52,8 @@ from keras_lpd.models import cnn_student, cnn_teacher, fitnet
 from keras_lpd.taught import join
 
 BATCH = 128
+TRAINED_IN = "mixed_bfloat16"
+"""Twice as fast where a CPU has it. What is scored, and the teacher, is in float32."""
 TUNING_SEEDS, TEST_SEEDS = range(2), range(100, 105)
 NEIGHBORS = 10
 
@@ -77,13 +81,11 @@ class Student:
         make: Makes the model, for images of some shape.
         attention: The layer whose attention is compared with the teacher's.
         rate: Adam's learning rate at the start of the cosine.
-        dtype: Keras's dtype policy.
     """
 
     make: Callable[[tuple[int, ...]], keras.Model]
     attention: str
     rate: float
-    dtype: str = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +98,8 @@ class Cell:
         epochs: How long it trains.
         views: How many augmented views there are of each image.
         seeds: The seeds of its test runs.
-        focus: Whether only the methods at the top are run, not all.
+        which: `"all"` methods, `"focus"` (a few, and the best two peers), or `"best"`
+            (cross-entropy and the best peer, control and method of ours).
     """
 
     student: str
@@ -104,11 +107,11 @@ class Cell:
     epochs: int
     views: int
     seeds: tuple[int, ...] = tuple(TEST_SEEDS[:3])
-    focus: bool = False
+    which: str = "all"
 
     @property
     def name(self) -> str:
-        return f"{self.student}-{self.labelled}"
+        return f"{self.student}-{self.labelled}-{self.epochs}"
 
 
 def hinton() -> keras.distillation.DistillationLoss:
@@ -148,16 +151,13 @@ METHODS: dict[str, Method] = {
     ),
 }
 PEERS = ("AT", "SP", "RKD", "PKT", "CC")
-FOCUS = ("CE", "KD", "Hint", "LP", "LP + KD", "NP", "LP + NP")
+OURS = ("LP", "LP + KD", "NP", "LP + NP")
+FOCUS = ("CE", "KD", "Hint", *OURS)
 """Run in the cells of the larger student, with the best two of the peers."""
 
 STUDENTS = {
-    "small": Student(
-        lambda shape: cnn_student(shape), "conv_3", 3e-3, "mixed_bfloat16"
-    ),
-    "fitnet1": Student(
-        lambda shape: fitnet(1, shape), "maxout_9", 1e-3, "mixed_bfloat16"
-    ),
+    "small": Student(cnn_student, "conv_3", 3e-3),
+    "fitnet1": Student(functools.partial(fitnet, 1), "maxout_9", 1e-3),
 }
 
 
@@ -190,9 +190,10 @@ WHOLE = Plan(
     teacher_epochs=12,
     cells=(
         Cell("small", 10_000, epochs=48, views=12, seeds=tuple(TEST_SEEDS)),
+        Cell("small", 10_000, epochs=96, views=12, which="best"),
         Cell("small", 55_000, epochs=8, views=6),
-        Cell("fitnet1", 10_000, epochs=12, views=12, focus=True),
-        Cell("fitnet1", 55_000, epochs=3, views=6, focus=True),
+        Cell("fitnet1", 10_000, epochs=12, views=12, which="focus"),
+        Cell("fitnet1", 55_000, epochs=3, views=6, which="focus"),
     ),
     schedule=(24, 48, 96),
 )
@@ -202,13 +203,34 @@ SMOKE = Plan(
     teacher_epochs=1,
     cells=(
         Cell("small", 384, epochs=1, views=2, seeds=(100, 101)),
-        Cell("fitnet1", 384, epochs=1, views=2, seeds=(100,), focus=True),
+        Cell("fitnet1", 384, epochs=1, views=2, seeds=(100,), which="focus"),
     ),
     tuning_seeds=(0,),
     most_weights=1,
 )
 
 # The data: images, and what the teacher makes of them
+
+
+def check_settings(plan: Plan, folder: pathlib.Path) -> None:
+    """Refuses a folder with results of other settings."""
+    settings = {
+        "held_back": plan.held_back,
+        "teacher_epochs": plan.teacher_epochs,
+        "views": {str(cell.labelled): cell.views for cell in plan.cells},
+        "rates": {name: student.rate for name, student in STUDENTS.items()},
+        "trained_in": TRAINED_IN,
+        "batch": BATCH,
+    }
+    file = folder / "settings.json"
+    if not file.exists():
+        write(file, settings)
+    before = json.loads(file.read_text())
+    if settings != before:
+        raise SystemExit(
+            f"{folder} has results of other settings: {before}, not {settings}. "
+            "Choose another folder with --out."
+        )
 
 
 def images_of(plan: Plan) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -224,6 +246,14 @@ def images_of(plan: Plan) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         "validation": (x_train[end:], data.y_train[end:]),
         "test": (x_test, data.y_test),
     }
+
+
+def in_policy(policy: str, make: Callable[[], keras.Model]) -> keras.Model:
+    """A model with a dtype policy."""
+    keras.config.set_dtype_policy(policy)
+    model = make()
+    keras.config.set_dtype_policy("float32")
+    return model
 
 
 def scaled(images: tf.Tensor) -> tf.Tensor:
@@ -281,7 +311,8 @@ def prepare(plan: Plan, folder: pathlib.Path) -> None:
         part.rename(kept)
     if not (folder / "teacher_test.npy").exists():
         taught = predicted(extract, scaled(splits["test"][0]), "features")
-        np.save(folder / "teacher_test.npy", taught)
+        np.save(folder / "part.npy", taught)
+        (folder / "part.npy").rename(folder / "teacher_test.npy")
 
 
 def train_teacher(plan: Plan, splits, folder: pathlib.Path) -> keras.Model:
@@ -293,10 +324,7 @@ def train_teacher(plan: Plan, splits, folder: pathlib.Path) -> keras.Model:
     batches = batches.enumerate().map(
         lambda i, batch: (scaled(augment(batch[0], (0, i))), batch[1])
     )
-    # Faster in half precision where a CPU has it; it is kept, and run, in single.
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    trained = cnn_teacher(x.shape[1:])
-    keras.config.set_dtype_policy("float32")
+    trained = in_policy(TRAINED_IN, lambda: cnn_teacher(x.shape[1:]))
     schedule = keras.optimizers.schedules.CosineDecay(1e-3, steps * plan.teacher_epochs)
     trained.compile(
         keras.optimizers.Adam(schedule),
@@ -342,6 +370,10 @@ class Lesson:
             for layer in ("features", "attention", OUTPUTS)
         }
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return tuple(self.images.shape[1:])
+
     def batches(self, seed: int, epochs: int, with_teacher: bool) -> tf.data.Dataset:
         """All batches of a training. An epoch is one view of all images."""
         random = np.random.default_rng(seed)
@@ -383,18 +415,14 @@ class Run:
     def file(self) -> str:
         method = self.method.replace(" ", "_").replace(":", "")
         weight = "" if self.weight is None else f"-{self.weight:g}"
-        return f"{self.cell.name}-{self.cell.epochs}/{method}{weight}-{self.seed}.json"
+        return f"{self.cell.name}/{method}{weight}-{self.seed}.json"
 
 
-def make(
-    run: Run, lesson: Lesson, steps: int
-) -> tuple[keras.Model, keras.Model, FeatureExtractor]:
-    """What is fitted, the student in it, and the student's features."""
+def make(run: Run, lesson: Lesson, steps: int) -> tuple[keras.Model, keras.Model]:
+    """What is fitted, and the student in it."""
     kind = STUDENTS[run.cell.student]
     keras.utils.set_random_seed(run.seed)
-    keras.config.set_dtype_policy(kind.dtype)
-    student = kind.make(tuple(lesson.images.shape[1:]))
-    keras.config.set_dtype_policy("float32")
+    student = in_policy(TRAINED_IN, lambda: kind.make(lesson.image_shape))
     losses = METHODS[run.method].losses(kind)
     fitted = student
     if losses:
@@ -410,7 +438,7 @@ def make(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(kind.rate, steps)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    return fitted, student, FeatureExtractor(student, ["features"])
+    return fitted, student
 
 
 def train(run: Run, lesson: Lesson, splits, teacher_test: np.ndarray | None) -> dict:
@@ -419,7 +447,7 @@ def train(run: Run, lesson: Lesson, splits, teacher_test: np.ndarray | None) -> 
     keras.backend.clear_session()
     epochs = run.cell.epochs
     steps = len(lesson.labels) // BATCH
-    fitted, student, extract = make(run, lesson, steps * epochs)
+    fitted, student = make(run, lesson, steps * epochs)
     batches = lesson.batches(run.seed, epochs, with_teacher=fitted is not student)
     history = fitted.fit(batches, verbose=0).history
     scores = {
@@ -431,11 +459,14 @@ def train(run: Run, lesson: Lesson, splits, teacher_test: np.ndarray | None) -> 
         "parameters": student.count_params(),
         "auxiliary": 0 if fitted is student else fitted.auxiliary_parameters(),
         "loss": history["loss"][-1],
+        "spread": history.get("feature_spread", [None])[-1],
     }
+    scored = STUDENTS[run.cell.student].make(lesson.image_shape)
+    scored.set_weights(student.get_weights())
+    extract = FeatureExtractor(scored, ["features"])
     for split in ("validation", "test"):
         x, y = splits[split]
-        logits = predicted(student, scaled(x))
-        scores[split] = accuracy(logits, y)
+        scores[split] = accuracy(predicted(scored, scaled(x)), y)
     if teacher_test is not None:
         learned = predicted(extract, scaled(splits["test"][0]), "features")
         scores["kept"] = neighbors_kept(teacher_test, learned)
@@ -452,7 +483,7 @@ def neighbors_kept(teacher: np.ndarray, student: np.ndarray) -> float:
         NearestNeighbors(n_neighbors=k, algorithm="brute").fit(features).kneighbors()[1]
         for features in (teacher, student)
     ]
-    shared = [len(np.intersect1d(*pair)) for pair in zip(*nearest)]
+    shared = [len(np.intersect1d(*pair)) for pair in zip(*nearest, strict=True)]
     return float(np.mean(shared)) / k
 
 
@@ -476,22 +507,25 @@ def start_worker(plan: Plan, folder: pathlib.Path) -> None:
     )
 
 
-def work(run: Run) -> tuple[Run, dict]:
+def work(run: Run) -> dict:
     lessons = _worker["lessons"]
     if run.cell not in lessons:
         lessons.clear()
         lessons[run.cell] = Lesson(_worker["folder"], run.cell)
     measured = run.seed in TEST_SEEDS
     teacher_test = _worker["teacher_test"] if measured else None
-    return run, train(run, lessons[run.cell], _worker["splits"], teacher_test)
+    return train(run, lessons[run.cell], _worker["splits"], teacher_test)
 
 
 def carry_out(runs: list[Run], pool, folder: pathlib.Path, title: str) -> list[dict]:
     """The results of the runs; those that have none yet are trained."""
     todo = [run for run in runs if not (folder / run.file).exists()]
-    print(f"{title}: {len(runs)} trainings, {len(runs) - len(todo)} of them done")
+    finished = len(runs) - len(todo)
+    print(f"{title}: {len(runs)} trainings, {finished} of them done", flush=True)
     start = time.time()
-    for done, (run, scores) in enumerate(pool.imap_unordered(work, todo), 1):
+    futures = {pool.submit(work, run): run for run in todo}
+    for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
+        run, scores = futures[future], future.result()
         write(folder / run.file, scores)
         left = (time.time() - start) / done * (len(todo) - done) / 60
         weight = "" if run.weight is None else f" {run.weight:g}"
@@ -516,7 +550,9 @@ def compare(plan: Plan, pool, folder: pathlib.Path) -> tuple[dict, dict[str, flo
     first = plan.cells[0]
     results: dict = {}
     lengths = [dataclasses.replace(first, epochs=epochs) for epochs in plan.schedule]
-    runs = [Run(cell, "CE", None, seed) for cell in lengths for seed in TUNING_SEEDS]
+    runs = [
+        Run(cell, "CE", None, seed) for cell in lengths for seed in plan.tuning_seeds
+    ]
     results["schedule"] = carry_out(runs, pool, folder, "Length of the schedule")
     runs = [
         Run(first, name, weight, seed)
@@ -526,16 +562,31 @@ def compare(plan: Plan, pool, folder: pathlib.Path) -> tuple[dict, dict[str, flo
     ]
     results["tuning"] = carry_out(runs, pool, folder, "Tuning the weights")
     weights, scores = chosen(results["tuning"])
-    peers = sorted(PEERS, key=scores.get, reverse=True)[:2]
     for cell in plan.cells:
-        names = [name for name in METHODS if name in (*FOCUS, *peers) or not cell.focus]
         runs = [
             Run(cell, name, weights.get(name), seed)
             for seed in cell.seeds
-            for name in names
+            for name in names_of(cell, plan, scores)
         ]
         results[cell.name] = carry_out(runs, pool, folder, f"Cell {cell.name}")
     return results, weights
+
+
+def names_of(cell: Cell, plan: Plan, scores: dict[str, float]) -> list[str]:
+    """The methods of a cell, by their accuracies on the validation split."""
+
+    def best(names, count):
+        return sorted(names, key=scores.get, reverse=True)[:count]
+
+    controls = [name for name in METHODS if name.startswith("control")]
+    if cell.which == "best":
+        wanted = {"CE", *best(PEERS, 1), *best(OURS, 1), *best(controls, 1)}
+    elif cell.which == "focus":
+        wanted = {*FOCUS, *best(PEERS, 2)}
+    else:
+        # Its table of angles takes five times the time of all others.
+        wanted = set(METHODS) - ({"RKD"} if cell is not plan.cells[0] else set())
+    return [name for name in METHODS if name in wanted]
 
 
 def chosen(tuning: list[dict]) -> tuple[dict[str, float], dict[str, float]]:
@@ -562,14 +613,14 @@ def key(run: dict) -> tuple[str, float | None]:
 
 def step_times(folder: pathlib.Path, weights, cell: Cell, names) -> dict:
     """Milliseconds of a step by method: the median over rounds that take turns."""
-    lesson, steps, rounds = Lesson(folder, cell), 20, 9
+    lesson, steps, rounds = Lesson(folder, cell), 50, 7
     made = {}
     for name in names:
         run = Run(cell, name, weights.get(name), 0)
-        fitted, student, _ = make(run, lesson, 1000)
+        fitted, student = make(run, lesson, 1000)
         batches = lesson.batches(0, 1, with_teacher=fitted is not student)
         made[name] = fitted, batches.take(steps).cache()
-        fitted.fit(made[name][1], verbose=0)
+        fitted.fit(made[name][1], verbose=0)  # compiles, and fills the cache
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, (fitted, batches) in made.items():
@@ -580,30 +631,35 @@ def step_times(folder: pathlib.Path, weights, cell: Cell, names) -> dict:
 
 
 def peak_memory(folder: pathlib.Path, cell: Cell, method: str, weight) -> None:
-    """Prints the largest memory of this process over some steps, in bytes."""
+    """Prints the peak memory of this process over some steps, in bytes (on Linux)."""
     lesson = Lesson(folder, cell)
-    fitted, student, _ = make(Run(cell, method, weight, 0), lesson, 1000)
+    fitted, student = make(Run(cell, method, weight, 0), lesson, 1000)
     batches = lesson.batches(0, 1, with_teacher=fitted is not student).take(20)
+    process = pathlib.Path("/proc/self")
+    (process / "clear_refs").write_text("5")  # forgets the peak while loading
     fitted.fit(batches, verbose=0)
-    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    peak = re.search(r"VmHWM:\s+(\d+) kB", (process / "status").read_text())
+    print(1024 * int(peak[1]))
 
 
-def costs(plan: Plan, folder: pathlib.Path, weights, smoke: bool) -> dict:
-    """Step time and peak memory of every method, by student."""
+def costs(plan: Plan, folder: pathlib.Path, results, weights, smoke: bool) -> dict:
+    """Step time and peak memory of the methods that were run, by student."""
     found = {}
     for cell in {cell.student: cell for cell in reversed(plan.cells)}.values():
         file = folder / f"costs-{cell.student}.json"
         if not file.exists():
             print(f"Costs with student {cell.student}", flush=True)
-            names = ["CE", "LP"] if smoke else list(METHODS)
+            names = list(dict.fromkeys(run["method"] for run in results[cell.name]))
+            if smoke:
+                names = ["CE", "LP"]
             times = step_times(folder, weights, cell, names)
             memory = {}
             for name in names:
-                arguments = ["--peak", cell.name, name, str(weights.get(name))]
-                command = [sys.executable, __file__, "--out", str(folder), *arguments]
+                command = [sys.executable, __file__, "--out", str(folder.parent)]
+                command += ["--peak", cell.name, name, str(weights.get(name))]
                 output = subprocess.run(
                     [*command, "--smoke"] if smoke else command,
-                    capture_output=True,
+                    stdout=subprocess.PIPE,
                     text=True,
                     check=True,
                 ).stdout
@@ -654,6 +710,9 @@ def half_interval(differences: np.ndarray) -> float:
 def report(plan: Plan, folder: pathlib.Path, results, weights, cost) -> str:
     teacher = json.loads((folder / "teacher.json").read_text())
     lines = [
+        f"{datetime.date.today()}, {os.cpu_count()} cores ({processor()}), TensorFlow "
+        f"{tf.__version__}, Keras {keras.__version__}.",
+        "",
         f"Teacher: {teacher['parameters']:,} parameters, "
         f"{100 * teacher['test']:.2f} % on the test split, "
         f"{100 * teacher['validation']:.2f} % on validation.",
@@ -703,6 +762,13 @@ def report(plan: Plan, folder: pathlib.Path, results, weights, cost) -> str:
     return "\n".join(lines) + "\n"
 
 
+def processor() -> str:
+    """What the machine calls its processor, where it says so."""
+    file = pathlib.Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", file.read_text() if file.exists() else "")
+    return found[1] if found else "unknown"
+
+
 def draw(plan: Plan, results, cost, file: pathlib.Path) -> None:
     """A panel a cell: the difference to cross-entropy with its interval."""
     import matplotlib
@@ -720,7 +786,7 @@ def draw(plan: Plan, results, cost, file: pathlib.Path) -> None:
             if row["method"] == "CE":
                 continue
             color = "tab:gray" if "control" in row["method"] else "tab:blue"
-            if row["method"] in ("LP", "LP + KD", "NP", "LP + NP"):
+            if row["method"] in OURS:
                 color = "tab:orange"
             y = names.index(row["method"])
             interval = np.nan_to_num(row["interval"])
@@ -740,24 +806,33 @@ def main() -> None:
     add("--out", default="runs/compare", help="folder of everything that is kept")
     add("--smoke", action="store_true", help="all of it, in two minutes")
     add("--jobs", type=int, default=2, help="trainings at a time, each on one core")
+    names = [cell.name for cell in WHOLE.cells]
+    add("--cells", nargs="+", choices=names, default=names, help="default: all")
     add("--peak", nargs=3, metavar=("CELL", "METHOD", "WEIGHT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    plan, folder = SMOKE if options.smoke else WHOLE, pathlib.Path(options.out)
+    plan = SMOKE if options.smoke else WHOLE
+    folder = pathlib.Path(options.out, plan.dataset)
     if options.peak:
         name, method, weight = options.peak
         cell = next(cell for cell in plan.cells if cell.name == name)
         weight = None if weight == "None" else float(weight)
         return peak_memory(folder, cell, method, weight)
+    check_settings(plan, folder)
+    if not options.smoke:  # The weights are tuned in the first in any case.
+        first, *others = plan.cells
+        wanted = [cell for cell in others if cell.name in options.cells]
+        plan = dataclasses.replace(plan, cells=(first, *wanted))
     prepare(plan, folder)
-    pool = multiprocessing.get_context("spawn").Pool(
-        options.jobs, start_worker, (plan, folder)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        options.jobs,
+        multiprocessing.get_context("spawn"),
+        start_worker,
+        (plan, folder),
     )
     with pool:
         results, weights = compare(plan, pool, folder)
-    cost = costs(plan, folder, weights, options.smoke)
+    cost = costs(plan, folder, results, weights, options.smoke)
     text = report(plan, folder, results, weights, cost)
-    text += f"\n{options.jobs} jobs of one core each ({platform.processor()}); "
-    text += f"TensorFlow {tf.__version__}, Keras {keras.__version__}.\n"
     (folder / "results.md").write_text(text)
     draw(plan, results, cost, folder / "results.png")
     print(text)

@@ -20,7 +20,7 @@ class RandomPairs(FeatureLoss):
     def __init__(self, k: int = 5):
         super().__init__(name="random")
         self.k = k
-        self.seeds = keras.random.SeedGenerator(7)
+        self.seeds = keras.random.SeedGenerator()  # follows the global seed
 
     def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
         student = as_vectors(student_outputs)

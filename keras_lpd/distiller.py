@@ -40,7 +40,8 @@ class LPDistiller(keras.Model):
     once. To the student's own loss (the cross-entropy) it adds the locality
     preserving loss, weighted by `gamma`, which keeps samples close in the
     student's feature space that are neighbours in the teacher's. The two
-    feature layers may have any width; nothing but the student is trained.
+    feature layers may have any width; nothing but the student is trained (and what
+    other losses own, see `auxiliary_parameters`).
 
     The distiller is a `keras.Model`: `compile`, `fit` and callbacks work as
     ever. `evaluate` and `predict` are the student's alone. What gets saved is
@@ -223,7 +224,10 @@ class LPDistiller(keras.Model):
         self._track_loss_layers()
 
     def _track_loss_layers(self) -> None:
-        self._loss_layers = [layer for term in self._terms for layer in term.layers]
+        """Takes on what losses train themselves, unless they have no say."""
+        self._loss_layers = [
+            layer for term in self._terms if term.weight for layer in term.layers
+        ]
 
     # Training
 
@@ -284,7 +288,7 @@ class LPDistiller(keras.Model):
             values = self._distillation_values(taught, learned)
             loss = student_loss
             for term, value in zip(self._terms, values):
-                if term.weight or term.layers:
+                if term.weight:
                     loss = loss + term.weight * value
             scaled_loss = self.optimizer.scale_loss(loss)
         variables = self.trainable_weights
@@ -418,10 +422,10 @@ class LPDistiller(keras.Model):
 
         0 for the locality preserving loss and all losses without variables.
         """
-        layers = [layer for term in self._terms for layer in term.layers]
+        self._track_loss_layers()
         return sum(
             math.prod(weight.shape)
-            for layer in layers
+            for layer in self._loss_layers
             for weight in layer.trainable_weights
         )
 

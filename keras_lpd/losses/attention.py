@@ -99,7 +99,7 @@ class AttentionTransfer(FeatureLoss):
     >>> loss = AttentionTransfer("conv_4", "conv_3")
 
     Source: Zagoruyko and Komodakis, arXiv 1612.03928. `default_weight`, 1000, is that
-    of the RepDistiller benchmark on CIFAR-100.
+    of the RepDistiller benchmark on CIFAR-100, for a sum over several pairs of layers.
     """
 
     default_weight = 1000.0

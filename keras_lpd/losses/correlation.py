@@ -42,8 +42,8 @@ def correlation_congruence_loss(
     >>> loss = correlation_congruence_loss(np.random.rand(8, 50), np.random.rand(8, 3))
 
     Source: Peng et al., "Correlation Congruence for Knowledge Distillation",
-    arXiv 1904.01802, equations 6 to 12; without the sampler of batches that goes
-    with it there.
+    arXiv 1904.01802, section 3, the kernel in its Taylor series; without the sampler
+    of batches that goes with it there.
     """
     width, order = as_positive("width", width), as_integer("order", order, least=1)
     teacher = ops.stop_gradient(as_vectors(teacher))
@@ -81,7 +81,9 @@ class CorrelationCongruence(FeatureLoss):
     >>> loss = CorrelationCongruence(order=3)
 
     Source: Peng et al., arXiv 1904.01802. `default_weight`, 0.02, is that of the
-    RepDistiller benchmark on CIFAR-100.
+    RepDistiller benchmark on CIFAR-100, which has another formula with embeddings that
+    are trained; with this one a far larger weight does better
+    (`benchmarks/results/compare_methods.md`).
     """
 
     default_weight = 0.02

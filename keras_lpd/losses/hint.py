@@ -47,15 +47,17 @@ class Hint(FeatureLoss):
 
     The one loss here that owns parameters. `LPDistiller` makes the regressor to fit
     the two feature layers, trains it with the student, counts it in
-    `auxiliary_parameters()`, and leaves it out of the student's file.
+    `auxiliary_parameters()`, and leaves it out of the student's file. Every distiller
+    needs a `Hint` of its own: one that is given to a second goes on with the regressor
+    that the first has trained.
 
     Args:
         regressor: `"dense"` maps flattened features onto flattened features.
             `"convolutional"` maps feature maps of height `H` onto maps of height
             `h <= H` (widths likewise) with one convolution, of `H - h + 1` rows,
-            without padding; maps of one size with 3x3 and padding. `"auto"` is
-            convolutional where both sides have maps, dense otherwise. Defaults to
-            `"auto"`.
+            without padding; maps of one size with 3x3 and padding; smaller maps
+            of the student are refused. `"auto"` is convolutional where both sides
+            have maps, dense otherwise. Defaults to `"auto"`.
         teacher_layer_name: The teacher's hint layer. Defaults to the feature
             layer that `LPDistiller` uses.
         student_layer_name: The student's guided layer, likewise.
@@ -77,8 +79,8 @@ class Hint(FeatureLoss):
 
     Source: Romero et al., "FitNets: Hints for Thin Deep Nets", arXiv 1412.6550.
     There hints come in a stage of their own, before distillation; here they are one
-    of the losses, as in later comparisons. `default_weight`, 100, is that of the
-    RepDistiller benchmark on CIFAR-100.
+    of the losses, and the regressor is linear, as in later comparisons.
+    `default_weight`, 100, is that of the RepDistiller benchmark on CIFAR-100.
     """
 
     default_weight = 100.0

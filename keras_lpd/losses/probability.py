@@ -34,9 +34,9 @@ def probabilistic_transfer_loss(teacher: Tensor, student: Tensor) -> Tensor:
     >>> loss = probabilistic_transfer_loss(np.random.rand(8, 50), np.random.rand(8, 3))
 
     Source: Passalis and Tefas, "Learning Deep Representations with Probabilistic
-    Knowledge Transfer", arXiv 1803.10837, equations 4 to 6, with the mean in place
-    of the sum, as in the authors' code (which, other than the paper, counts each
-    sample among those it may pick).
+    Knowledge Transfer", arXiv 1803.10837, section 3, with the cosine kernel and the
+    mean in place of the sum, as in the authors' code (which, other than the paper,
+    counts each sample among those it may pick).
     """
     p = _probabilities(ops.stop_gradient(as_vectors(teacher)))
     q = _probabilities(as_vectors(student))

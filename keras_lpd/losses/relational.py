@@ -37,8 +37,8 @@ def relational_distance_loss(teacher: Tensor, student: Tensor) -> Tensor:
 
     >>> loss = relational_distance_loss(np.random.rand(8, 50), np.random.rand(8, 3))
 
-    Source: Park et al., "Relational Knowledge Distillation", arXiv 1904.05068,
-    equations 5 to 8, with the mean in place of the sum.
+    Source: Park et al., "Relational Knowledge Distillation", arXiv 1904.05068, the
+    distance-wise loss, with the mean in place of the sum.
     """
     teacher = ops.stop_gradient(as_vectors(teacher))
     difference = _relative_distances(teacher) - _relative_distances(as_vectors(student))
@@ -52,7 +52,7 @@ def relational_angle_loss(teacher: Tensor, student: Tensor) -> Tensor:
 
         loss = 1 / m^3 * sum_ijk huber(e(t)_ij . e(t)_kj - e(s)_ij . e(s)_kj)
 
-    It takes time in the cube of the batch's size.
+    It takes time and memory in the cube of the batch's size.
 
     Args:
         teacher: Tensor of shape `(m, ...)`, the teacher's features. No gradient
@@ -66,8 +66,8 @@ def relational_angle_loss(teacher: Tensor, student: Tensor) -> Tensor:
 
     >>> loss = relational_angle_loss(np.random.rand(8, 50), np.random.rand(8, 3))
 
-    Source: Park et al., "Relational Knowledge Distillation", arXiv 1904.05068,
-    equations 9 to 11, with the mean in place of the sum.
+    Source: Park et al., "Relational Knowledge Distillation", arXiv 1904.05068, the
+    angle-wise loss, with the mean in place of the sum.
     """
     teacher = ops.stop_gradient(as_vectors(teacher))
     return ops.mean(_huber(_cosines(teacher) - _cosines(as_vectors(student))))
@@ -125,8 +125,8 @@ class RelationalKnowledge(FeatureLoss):
 
     Args:
         distance_weight: Weight of the distances in the sum. Defaults to 25.
-        angle_weight: Weight of the angles; 0 spares their time, which grows with
-            the cube of the batch's size. Defaults to 50.
+        angle_weight: Weight of the angles; 0 spares their time and memory, which
+            grow with the cube of the batch's size. Defaults to 50.
         teacher_layer_name: The teacher's feature layer. Defaults to the one that
             `LPDistiller` uses (in the stock Distiller: the output).
         student_layer_name: The student's, likewise.
