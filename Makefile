@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-backends lint format bench clean
+.PHONY: help demo test test-slow test-backends lint format bench compare clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -48,6 +48,9 @@ bench: .venv/demo.stamp  ## time a training step, the neighbours and the cache
 	$(BIN)/python benchmarks/neighbors.py
 	$(BIN)/python benchmarks/teacher_cache.py
 	$(BIN)/python benchmarks/projection.py
+
+compare: .venv/demo.stamp  ## compare the methods on Fashion-MNIST (hours; it can be cut off)
+	$(BIN)/python benchmarks/compare_methods.py $(ARGS)
 
 clean:  ## remove .venv and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -228,7 +228,7 @@ DEFAULT_WEIGHTS = {
     RelationalKnowledge: 1.0,
     ProbabilisticTransfer: 30000.0,
     CorrelationCongruence: 0.02,
-    NeighborProbability: 0.5,
+    NeighborProbability: 2.0,
 }
 
 
