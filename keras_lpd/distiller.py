@@ -423,10 +423,11 @@ class LPDistiller(keras.Model):
         0 for the locality preserving loss and all losses without variables.
         """
         self._track_loss_layers()
+        own = {id(variable) for variable in self.student.trainable_weights}
         return sum(
-            math.prod(weight.shape)
-            for layer in self._loss_layers
-            for weight in layer.trainable_weights
+            math.prod(variable.shape)
+            for variable in self.trainable_weights
+            if id(variable) not in own
         )
 
     # Saving: the student and its optimizer, never the teacher

@@ -486,7 +486,7 @@ def test_the_locality_preserving_loss_alone_is_refused(data, teacher, student, l
     distiller = LPDistiller(teacher, student)
     if labels == "without a loss":
         distiller.compile("adam")
-    with pytest.raises(ValueError, match="to one point.*LogitsDistillation"):
+    with pytest.raises(ValueError, match="to one point.*NeighborProbability"):
         distiller.fit(x, None if labels == "missing" else y, verbose=0)
     assert same(before, student.get_weights())
 
