@@ -792,7 +792,9 @@ def draw(plan: Plan, results, cost, file: pathlib.Path) -> None:
             interval = np.nan_to_num(row["interval"])
             axis.errorbar(row["gain"], y, xerr=interval, fmt="o", color=color)
         axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_title(f"{cell.student}, {cell.labelled:,} labelled")
+        axis.set_title(
+            f"{cell.student}, {cell.labelled:,} labelled, {cell.epochs} epochs"
+        )
         axis.set_xlabel("points of test accuracy above CE")
         axis.grid(axis="x", alpha=0.3)
     np.atleast_1d(axes)[0].set_yticks(range(len(names)), names)

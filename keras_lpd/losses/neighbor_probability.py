@@ -90,7 +90,7 @@ class NeighborProbability(FeatureLoss):
 
     `default_weight`, 2, did best of 0.2, 0.6 and 2 on a validation split of
     Fashion-MNIST (`benchmarks/results/compare_methods.md`); beside the locality
-    preserving loss anything from 0.6 on did. `k` and `temperature` were not tuned there.
+    preserving loss 0.6 did. `k` and `temperature` were not tuned there.
 
     Args:
         k: How many neighbours the teacher picks. Defaults to 10.
