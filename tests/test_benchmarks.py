@@ -61,12 +61,13 @@ def test_complexity(tmp_path):
 def test_compare_methods_goes_on_where_it_stopped(tmp_path):
     smoke = ("compare_methods.py", "--smoke", "--out", tmp_path)
     first = run(*smoke)
-    table = (tmp_path / "results.md").read_text()
-    assert (tmp_path / "results.png").stat().st_size > 10_000
+    folder = tmp_path / "digits"
+    table = (folder / "results.md").read_text()
+    assert (folder / "results.png").stat().st_size > 10_000
     for method in ("CE", "KD", "Hint", "LP + NP", "control: random pairs"):
         assert f"\n| {method} |" in table
 
-    trained = sorted(tmp_path.glob("*/*.json"))
+    trained = sorted(folder.glob("small-*/*.json"))
     assert len(trained) > 20
     kept = {file: file.read_text() for file in trained}
     trained[0].unlink()
