@@ -27,6 +27,7 @@ import tensorflow as tf
 from controls import FeatureSize, OwnNeighbors, RandomPairs
 
 from keras_lpd import LocalityPreserving, LPDistiller
+from keras_lpd.caching.row_files import write_json
 from keras_lpd.datasets import load_arrays
 from keras_lpd.features import OUTPUTS, FeatureExtractor
 from keras_lpd.losses.feature_loss import FeatureLoss
@@ -150,9 +151,7 @@ def run(folder: pathlib.Path, name: str, seed: int, data) -> dict:
         start = time.time()
         scores = train(METHODS[name], seed, data)
         scores["seconds"] = time.time() - start
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(scores))
-        part.rename(file)
+        write_json(file, scores)
     return json.loads(file.read_text())
 
 

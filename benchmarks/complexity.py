@@ -39,7 +39,7 @@ def check(report: Complexity, teacher: keras.Model, student: keras.Model) -> Non
         loss.build(*((None, *shape) for shape in shapes))
         batches = [(row.batch_size, *shape) for shape in shapes]
         counted = multiplications(loss.compute_loss, *batches)
-        weights = sum(layer.count_params() for layer in getattr(loss, "layers", []))
+        weights = sum(layer.count_params() for layer in loss.layers)
         if [row.teacher_macs, row.student_macs, row.parameters] != [*counted, weights]:
             raise SystemExit(f"{row}: counted {counted} MACs, {weights} parameters")
 

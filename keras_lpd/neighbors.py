@@ -207,9 +207,11 @@ def check_pooling(pooling: str | None) -> None:
 
 def check_sigma(sigma: float | str) -> None:
     """Refuses what is neither `"auto"` nor a positive, finite number."""
-    if not (
-        sigma == "auto" if isinstance(sigma, str) else is_number(sigma) and sigma > 0
-    ):
+    if isinstance(sigma, str):
+        allowed = sigma == "auto"
+    else:
+        allowed = is_number(sigma) and sigma > 0
+    if not allowed:
         raise ValueError(
             f"`sigma` must be 'auto' or a positive number. Received: sigma={sigma!r}"
         )

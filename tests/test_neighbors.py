@@ -28,19 +28,6 @@ DTYPES = {
 }
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def channels_first():
-    before = keras.config.image_data_format()
-    keras.config.set_image_data_format("channels_first")
-    yield
-    keras.config.set_image_data_format(before)
-
-
 def some_rows(rng, dtype, shape=(17, 9)):
     """Numbers between 0 and 10, rounded as the type has it."""
     return rng.uniform(0, 10, shape).astype(DTYPES[dtype])

@@ -29,6 +29,7 @@ from keras_lpd.caching import building, row_files
 from keras_lpd.datasets import load_arrays
 from keras_lpd.features import OUTPUTS
 from tests.distiller.conftest import cross_entropy, make_student, same
+from tests.subclassed import TwoLayers, body_and_head
 
 layers = keras.layers
 
@@ -406,21 +407,6 @@ def test_xla(whole):
 # Data and teachers of other kinds
 
 
-class Subclassed(keras.Model):
-    def __init__(self, width, **kwargs):
-        super().__init__(**kwargs)
-        self.body = layers.Dense(width, activation="relu")
-        self.head = layers.Dense(10)
-
-    def call(self, inputs):
-        return self.head(self.body(inputs))
-
-
-def body_and_head(model, inputs, training):
-    features = model.body(inputs)
-    return features, model.head(features)
-
-
 def two_halves(width):
     halves = {name: keras.Input((32,), name=name) for name in ("upper", "lower")}
     joined = layers.Concatenate()([halves["upper"], halves["lower"]])
@@ -439,7 +425,7 @@ def flat_model(width):
 
 
 def subclassed(width):
-    model = Subclassed(width)
+    model = TwoLayers(width, 10, "relu")
     model(np.zeros((1, 64), "float32"))
     return model
 

@@ -13,6 +13,7 @@ from keras_lpd.features import FEATURES, OUTPUTS
 from keras_lpd.taught import Mark, fingerprint, join
 from keras_lpd.teachers import CachedTeacher, RunningTeacher
 from keras_lpd.terms import make_terms
+from tests.subclassed import TwoLayers, body_and_head
 
 layers = keras.layers
 
@@ -49,26 +50,9 @@ def make_mapper():
     )
 
 
-class Free(keras.Model):
-    """A teacher that is no graph."""
-
-    def __init__(self):
-        super().__init__(name="free")
-        self.body = layers.Dense(5)
-        self.head = layers.Dense(3)
-
-    def call(self, inputs):
-        return self.head(self.body(inputs))
-
-
-def body_and_head(model, inputs, training):
-    features = model.body(inputs)
-    return features, model.head(features)
-
-
 def make_free():
     keras.utils.set_random_seed(0)
-    model = Free()
+    model = TwoLayers(name="free")
     model(X)
     return model
 

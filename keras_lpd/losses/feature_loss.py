@@ -35,10 +35,21 @@ class FeatureLoss(keras.distillation.DistillationLoss):
             where the user gives none.
         only_attracts: Whether the loss only ever pulls samples together, so
             that alone it would shrink all features to one point.
+        compares_maps: Whether the loss needs feature maps, not vectors.
+        layers: Keras layers whose weights `LPDistiller` trains beside the
+            student. Empty, for all losses but `Hint`.
     """
 
     default_weight: float = 1.0
     only_attracts: bool = False
+
+    @property
+    def compares_maps(self) -> bool:
+        return False
+
+    @property
+    def layers(self) -> list[keras.Layer]:
+        return []
 
     def __init__(
         self,

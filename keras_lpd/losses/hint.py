@@ -124,9 +124,16 @@ class Hint(FeatureLoss):
                 teacher's height and width, or if it was made for other shapes.
         """
         shapes = (tuple(teacher_shape[1:]), tuple(student_shape[1:]))
-        if self._shapes is not None:
-            self._check_shapes(shapes)
+        if shapes == self._shapes:
             return
+        if self._shapes is not None:
+            raise ValueError(
+                f"The regressor of loss '{self.name}' was made for a teacher's "
+                f"features of shape {self._shapes[0]} and a student's of "
+                f"{self._shapes[1]}. Received: {shapes[0]} and {shapes[1]}. Make a new "
+                "loss for these; for features that a cache has projected, make the "
+                "distiller with that cache."
+            )
         if None in (*shapes[0], *shapes[1]):
             raise ValueError(
                 f"Loss '{self.name}' needs to know all sizes of the features. "
@@ -136,17 +143,6 @@ class Hint(FeatureLoss):
         self.layer = regressor_layer(self.regressor, *shapes)
         self.layer.build((None, *_taken(self.layer, shapes[1])))
         self._shapes, self.built = shapes, True
-
-    def _check_shapes(self, shapes: tuple[Shape, Shape]) -> None:
-        if shapes != self._shapes:
-            made_for = self._shapes or ("", "")
-            raise ValueError(
-                f"The regressor of loss '{self.name}' was made for a teacher's "
-                f"features of shape {made_for[0]} and a student's of {made_for[1]}. "
-                f"Received: {shapes[0]} and {shapes[1]}. Make a new loss for these; "
-                "for features that a cache has projected, make the distiller with "
-                "that cache."
-            )
 
     def validate_model_compatibility(self, teacher: Any, student: Any) -> None:
         # Called by the stock Distiller, not by LPDistiller.
@@ -165,9 +161,7 @@ class Hint(FeatureLoss):
                 "does that where the models are Functional or Sequential; otherwise "
                 "call `loss.build(teacher_shape, student_shape)` first."
             )
-        self._check_shapes(
-            (tuple(teacher_outputs.shape[1:]), tuple(student_outputs.shape[1:]))
-        )
+        self.build(teacher_outputs.shape, student_outputs.shape)  # refuses others
         student = ops.cast(student_outputs, "float32")
         student = ops.reshape(student, (-1, *_taken(self.layer, student.shape[1:])))
         regressed = self.layer(student)

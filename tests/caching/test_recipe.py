@@ -13,6 +13,7 @@ from sklearn.random_projection import GaussianRandomProjection
 from keras_lpd.caching.recipe import FIT_ROWS, Recipe
 from keras_lpd.features import FEATURES, OUTPUTS
 from keras_lpd.taught import fingerprint
+from tests.subclassed import TwoLayers
 
 layers = keras.layers
 
@@ -34,16 +35,6 @@ def make_teacher(*behind, seed=0, features=5):
         ],
         name="wise",
     )
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__(name="free")
-        self.body = layers.Dense(5)
-        self.head = layers.Dense(3)
-
-    def call(self, inputs):
-        return self.head(self.body(inputs))
 
 
 def make_recipe(teacher, layers=None, **changes):
@@ -114,7 +105,7 @@ def test_rows_of_a_teacher_in_mixed_precision():
 
 
 def test_rows_of_a_subclassed_teacher():
-    model = Subclassed()
+    model = TwoLayers(name="free")
     model(X)
 
     def function(model, inputs, training):
@@ -226,7 +217,7 @@ def test_float16_is_judged_over_all_batches():
 
 def test_many_samples_that_float16_is_good_enough_for():
     """Here and there it takes another neighbour of about the same distance."""
-    model = Subclassed()
+    model = TwoLayers(name="free")
     model(X)
     random = np.random.default_rng(0)
 
@@ -239,7 +230,7 @@ def test_many_samples_that_float16_is_good_enough_for():
 
 
 def test_a_batch_that_float16_blurs_is_no_matter_among_many():
-    model = Subclassed()
+    model = TwoLayers(name="free")
     model(X)
 
     def as_they_are(model, inputs, training):
@@ -297,7 +288,7 @@ def test_what_has_no_neighbours_is_not_blurred():
     ids=["integers", "truths", "nested", "integer outputs", "several outputs"],
 )
 def test_what_is_no_tensor_of_floats(find, what):
-    model = Subclassed()
+    model = TwoLayers(name="free")
     model(X)
     recipe = make_recipe(
         model, outputs=True, function=lambda model, inputs, training: find(inputs)
@@ -308,7 +299,7 @@ def test_what_is_no_tensor_of_floats(find, what):
 
 @pytest.mark.parametrize("find", [ops.sum, lambda x: x[::2], ops.transpose])
 def test_features_without_one_row_a_sample(find):
-    model = Subclassed()
+    model = TwoLayers(name="free")
     model(X)
     recipe = make_recipe(model, function=lambda model, inputs, _: (find(inputs), X))
     with pytest.raises(ValueError, match="one row a sample. layer 'features'"):
@@ -336,7 +327,7 @@ def test_the_layers(teacher, asked, outputs, kept, feature_layer):
 
 
 def test_the_layer_of_a_feature_function():
-    model = Subclassed()
+    model = TwoLayers(name="free")
     model(X)
     recipe = make_recipe(model, function=lambda model, inputs, _: (inputs, inputs))
     assert recipe.keys == [recipe.feature_layer] == [FEATURES]
@@ -392,7 +383,7 @@ def test_teachers_that_are_refused():
         make_recipe("resnet.keras")
     with pytest.raises(ValueError, match="teacher.*is not built"):
         make_recipe(keras.Sequential([layers.Dense(3)]))
-    free = Subclassed()
+    free = TwoLayers(name="free")
     free(X)
     with pytest.raises(ValueError, match="subclassed.*teacher_features="):
         make_recipe(free)

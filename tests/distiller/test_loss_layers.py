@@ -20,6 +20,7 @@ from keras_lpd.losses import (
 )
 from tests.distiller.conftest import cross_entropy, make_student, make_teacher, same
 from tests.distiller.test_saving import output_of
+from tests.subclassed import TwoLayers, body_and_head
 
 layers = keras.layers
 
@@ -402,25 +403,10 @@ def test_a_distiller_made_without_a_teacher_gets_its_regressor_with_one(data):
 # Students that are no graph of layers
 
 
-class Free(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.hidden = layers.Dense(5, activation="tanh")
-        self.head = layers.Dense(3)
-
-    def call(self, inputs):
-        return self.head(self.hidden(inputs))
-
-
-def hidden_and_head(model, inputs, training):
-    features = model.hidden(inputs)
-    return features, model.head(features)
-
-
 @pytest.fixture
 def free(data):
     keras.utils.set_random_seed(1)
-    student = Free()
+    student = TwoLayers(activation="tanh")
     student(data[0])
     return student
 
@@ -433,7 +419,7 @@ def test_a_subclassed_student_needs_a_built_hint(data, teacher, free):
             free,
             gamma=None,
             distillation_losses=Hint(),
-            student_features=hidden_and_head,
+            student_features=body_and_head,
         )
         fit(distiller, *data)
     assert same(before, free.get_weights())
@@ -450,7 +436,7 @@ def test_a_subclassed_student_trains_with_a_built_hint(data, teacher, free, when
         free,
         gamma=None,
         distillation_losses=loss,
-        student_features=hidden_and_head,
+        student_features=body_and_head,
     )
     if when == "after":
         with pytest.raises(ValueError, match="not made yet"):

@@ -16,11 +16,6 @@ from tests import oracles
 from tests.losses.helpers import loss_and_gradient, normal
 
 
-def layers_of(loss):
-    """What the loss trains itself."""
-    return getattr(loss, "layers", [])
-
-
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A loss with features that it compares, and what it should give."""
@@ -43,7 +38,7 @@ class Case:
         return normal((count, *self.teacher)), student
 
     def expected(self, loss, teacher, student):
-        if layers_of(loss):
+        if loss.layers:
             kernel, bias = (np.asarray(w, "float64") for w in loss.layer.weights)
             if kernel.ndim == 2:
                 student = oracles.as_vectors(student) @ kernel + bias
@@ -292,7 +287,7 @@ def test_keras_serialization_round_trip(case):
     assert case.settings.items() <= again.get_config().items()
     for name, value in case.settings.items():
         assert getattr(again, name) == value
-    for new, old in zip(layers_of(again), layers_of(loss), strict=True):
+    for new, old in zip(again.layers, loss.layers, strict=True):
         new.set_weights(old.get_weights())
     np.testing.assert_array_equal(
         again.compute_loss(*case.features()), loss.compute_loss(*case.features())
@@ -305,7 +300,7 @@ def test_defaults_come_back(kind):
     again = keras.saving.deserialize_keras_object(serialized)
     assert type(again) is kind
     assert again.get_config() == kind().get_config()
-    assert layers_of(again) == []
+    assert again.layers == []
 
 
 def test_names_in_the_logs_differ():

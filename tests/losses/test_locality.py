@@ -15,11 +15,6 @@ NORMALIZE = [None, "l2", "spread"]
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
 def features(rng):
     """Teacher and student features of different widths."""
     teacher = rng.normal(size=(12, 20)) * 0.5

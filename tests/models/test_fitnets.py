@@ -15,6 +15,7 @@ from keras_lpd.models import (
     mnist_student,
     mnist_teacher,
 )
+from tests.models.helpers import images, shape_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -28,17 +29,6 @@ model = keras.models.load_model(folder + "/model.keras")
 y = model.predict(np.load(folder + "/x.npy"), verbose=0)
 np.save(folder + "/y.npy", y)
 """
-
-
-def images(shape, count=8):
-    random = np.random.default_rng(0)
-    return random.random((count, *shape), dtype="float32"), random.integers(
-        0, 10, count
-    )
-
-
-def shape_of(model, layer):
-    return model.get_layer(layer).output.shape[1:]
 
 
 # Sizes

@@ -7,19 +7,6 @@ import tensorflow as tf
 from keras_lpd.models import Maxout
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def channels_first():
-    before = keras.config.image_data_format()
-    keras.config.set_image_data_format("channels_first")
-    yield
-    keras.config.set_image_data_format(before)
-
-
 def slow_maxout(x, pieces):
     """Unit by unit, over the last axis."""
     units = x.shape[-1] // pieces

@@ -7,17 +7,7 @@ import pytest
 from keras_lpd import LPDistiller
 from keras_lpd.features import find_feature_layer
 from keras_lpd.models import resnet
-
-
-def images(shape, count=8):
-    random = np.random.default_rng(0)
-    return random.random((count, *shape), dtype="float32"), random.integers(
-        0, 10, count
-    )
-
-
-def shape_of(model, layer):
-    return model.get_layer(layer).output.shape[1:]
+from tests.models.helpers import images, shape_of
 
 
 @pytest.mark.parametrize(
