@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-backends lint format bench compare clean
+.PHONY: help demo test test-slow test-backends lint format bench compare few-labels clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -51,6 +51,9 @@ bench: .venv/demo.stamp  ## time a training step, the neighbours and the cache
 
 compare: .venv/demo.stamp  ## compare the methods on Fashion-MNIST (hours; it can be cut off)
 	$(BIN)/python benchmarks/compare_methods.py $(ARGS)
+
+few-labels: .venv/demo.stamp  ## compare them with few labels (an hour or two; likewise)
+	$(BIN)/python benchmarks/few_labels.py $(ARGS)
 
 clean:  ## remove .venv and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -16,12 +16,9 @@ teacher and student see the same view, in another order for each seed.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import dataclasses
-import datetime
 import functools
 import json
-import multiprocessing
 import os
 import pathlib
 import re
@@ -34,11 +31,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+import sweep
 import tensorflow as tf
 from controls import FeatureSize, OwnNeighbors, RandomPairs
+from sweep import (
+    BATCH,
+    TRAINED_IN,
+    Method,
+    Run,
+    by_method,
+    chosen,
+    hinton,
+    predicted,
+    scaled,
+    write,
+)
 
-from keras_lpd import LocalityPreserving, LPDistiller, NeighborProbability, TeacherCache
-from keras_lpd.datasets import augmentation, load_arrays
+from keras_lpd import LocalityPreserving, NeighborProbability
 from keras_lpd.features import OUTPUTS, FeatureExtractor
 from keras_lpd.losses import (
     AttentionTransfer,
@@ -48,29 +57,13 @@ from keras_lpd.losses import (
     RelationalKnowledge,
     SimilarityPreserving,
 )
-from keras_lpd.models import cnn_student, cnn_teacher, fitnet
-from keras_lpd.taught import join
+from keras_lpd.models import cnn_student, fitnet
 
-BATCH = 128
-TRAINED_IN = "mixed_bfloat16"
-"""Twice as fast where a CPU has it. What is scored, and the teacher, is in float32."""
 TUNING_SEEDS, TEST_SEEDS = range(2), range(100, 105)
 NEIGHBORS = 10
+LAYERS = ("features", "attention", OUTPUTS)
 
 # What is compared
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A row of the table.
-
-    Args:
-        losses: Makes the losses, each with its share of the weight.
-        weights: The values to tune over.
-    """
-
-    losses: Callable[[Student], list]
-    weights: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,10 +107,6 @@ class Cell:
         return f"{self.student}-{self.labelled}-{self.epochs}"
 
 
-def hinton() -> keras.distillation.DistillationLoss:
-    return keras.distillation.LogitsDistillation(4.0, keras.losses.KLDivergence())
-
-
 METHODS: dict[str, Method] = {
     "CE": Method(lambda student: []),
     "KD": Method(lambda student: [(hinton(), 1.0)], (0.5, 2.0, 8.0)),
@@ -140,6 +129,11 @@ METHODS: dict[str, Method] = {
         lambda student: [(LocalityPreserving(), 0.05), (NeighborProbability(), 0.6)],
         (0.3, 1.0, 3.0),
     ),
+    "LP at 0.005": Method(lambda student: [(LocalityPreserving(), 0.005)], (1.0,)),
+    "default: LP + NP": Method(
+        lambda student: [(LocalityPreserving(), 0.005), (NeighborProbability(), 0.6)],
+        (1.0,),
+    ),
     "control: random pairs": Method(
         lambda student: [(RandomPairs(), 1.0)], (0.05, 0.15, 0.5)
     ),
@@ -152,8 +146,34 @@ METHODS: dict[str, Method] = {
 }
 PEERS = ("AT", "SP", "RKD", "PKT", "CC")
 OURS = ("LP", "LP + KD", "NP", "LP + NP")
-FOCUS = ("CE", "KD", "Hint", *OURS)
+DEFAULTS = ("LP at 0.005", "default: LP + NP")
+"""Of `LPDistiller`, without and with neighbour probability; see `VARIANTS`."""
+
+FOCUS = ("CE", "KD", "Hint", *OURS, *DEFAULTS)
 """Run in the cells of the larger student, with the best two of the peers."""
+
+
+def variant(weight: float, normalize: str | None, probability: float) -> Method:
+    """Both losses of ours, with these weights."""
+    pairs = [
+        (LocalityPreserving(normalize=normalize), weight),
+        (NeighborProbability(), probability),
+    ]
+    return Method(lambda student: [pair for pair in pairs if pair[1]], (1.0,))
+
+
+VARIANTS = {
+    f"LP {weight:g}{' ' + normalize if normalize else ''}, NP {probability:g}": variant(
+        weight, normalize, probability
+    )
+    for weight, normalize, probability in (
+        (0.005, None, 0), (0.015, None, 0), (0.05, None, 0),
+        (0, None, 2), (0.005, None, 2), (0.015, None, 2), (0.05, None, 2),
+        (0.1, "spread", 2), (0.3, "spread", 2),
+        (0.005, None, 0.6),
+    )
+}  # fmt: skip
+"""What the defaults were chosen from, by the validation split and both students."""
 
 STUDENTS = {
     "small": Student(cnn_student, "conv_3", 3e-3),
@@ -212,9 +232,9 @@ SMOKE = Plan(
 # The data: images, and what the teacher makes of them
 
 
-def check_settings(plan: Plan, folder: pathlib.Path) -> None:
-    """Refuses a folder with results of other settings."""
-    settings = {
+def settings_of(plan: Plan) -> dict:
+    """What results in one folder have in common."""
+    return {
         "held_back": plan.held_back,
         "teacher_epochs": plan.teacher_epochs,
         "views": {str(cell.labelled): cell.views for cell in plan.cells},
@@ -222,53 +242,16 @@ def check_settings(plan: Plan, folder: pathlib.Path) -> None:
         "trained_in": TRAINED_IN,
         "batch": BATCH,
     }
-    file = folder / "settings.json"
-    if not file.exists():
-        write(file, settings)
-    before = json.loads(file.read_text())
-    if settings != before:
-        raise SystemExit(
-            f"{folder} has results of other settings: {before}, not {settings}. "
-            "Choose another folder with --out."
-        )
-
-
-def images_of(plan: Plan) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The splits: images as bytes, and labels."""
-    data = load_arrays(plan.dataset)
-    x_train, x_test = (
-        np.round(255.0 * images).astype("uint8")
-        for images in (data.x_train, data.x_test)
-    )
-    end = len(x_train) - plan.held_back
-    return {
-        "train": (x_train[:end], data.y_train[:end]),
-        "validation": (x_train[end:], data.y_train[end:]),
-        "test": (x_test, data.y_test),
-    }
-
-
-def in_policy(policy: str, make: Callable[[], keras.Model]) -> keras.Model:
-    """A model with a dtype policy."""
-    keras.config.set_dtype_policy(policy)
-    model = make()
-    keras.config.set_dtype_policy("float32")
-    return model
-
-
-def scaled(images: tf.Tensor) -> tf.Tensor:
-    return tf.cast(images, tf.float32) / 255.0
 
 
 def prepare(plan: Plan, folder: pathlib.Path) -> None:
     """Trains the teacher, and runs it once over all that the students will see."""
     folder.mkdir(parents=True, exist_ok=True)
-    splits = images_of(plan)
+    splits = sweep.images_of(plan.dataset, plan.held_back)
     file = folder / "teacher.keras"
     if not file.exists():
         teacher = train_teacher(plan, splits, folder)
-        teacher.save(folder / "part.keras")
-        (folder / "part.keras").rename(file)
+        sweep.save_whole(teacher, file)
     teacher = keras.models.load_model(file)
     extract = FeatureExtractor(teacher, ["features", "conv_5"])
 
@@ -281,34 +264,11 @@ def prepare(plan: Plan, folder: pathlib.Path) -> None:
             "attention": tf.sqrt(attention),
         }, found[OUTPUTS]
 
-    augment = augmentation("fashion_mnist")
     for cell in plan.cells:
-        kept = folder / f"views-{cell.labelled}"
-        if kept.exists():
-            continue
-        x, y = (part[: cell.labelled] for part in splits["train"])
-        samples = tf.data.Dataset.from_tensor_slices((x, y))
-        samples = samples.map(lambda x, y: (scaled(x), y))
-        cache = TeacherCache.build(
-            teacher,
-            samples,
-            folder / f"cache-{cell.labelled}",
-            layers=["features", "attention"],
-            outputs=True,
-            dtype="float32",
-            views=cell.views,
-            augment=augment,
-            teacher_features=features,
+        split = tuple(part[: cell.labelled] for part in splits["train"])
+        sweep.keep_views(
+            folder, cell.labelled, teacher, split, cell.views, LAYERS, features
         )
-        part = folder / "part"
-        part.mkdir(exist_ok=True)
-        views = cache.attach(samples, augment=augment).batch(1000)
-        images = [np.round(255 * x["inputs"]) for x, _ in views.as_numpy_iterator()]
-        np.save(part / "images.npy", np.concatenate(images).astype("uint8"))
-        np.save(part / "labels.npy", y)
-        for layer in ("features", "attention", OUTPUTS):
-            np.save(part / f"{layer or 'outputs'}.npy", cache[layer])
-        part.rename(kept)
     if not (folder / "teacher_test.npy").exists():
         taught = predicted(extract, scaled(splits["test"][0]), "features")
         np.save(folder / "part.npy", taught)
@@ -316,63 +276,18 @@ def prepare(plan: Plan, folder: pathlib.Path) -> None:
 
 
 def train_teacher(plan: Plan, splits, folder: pathlib.Path) -> keras.Model:
-    keras.utils.set_random_seed(0)
-    x, y = splits["train"]
-    steps, augment = len(x) // BATCH, augmentation("fashion_mnist")
-    batches = tf.data.Dataset.from_tensor_slices((x, y)).cache()
-    batches = batches.shuffle(len(x), seed=0).batch(BATCH, drop_remainder=True)
-    batches = batches.enumerate().map(
-        lambda i, batch: (scaled(augment(batch[0], (0, i))), batch[1])
-    )
-    trained = in_policy(TRAINED_IN, lambda: cnn_teacher(x.shape[1:]))
-    schedule = keras.optimizers.schedules.CosineDecay(1e-3, steps * plan.teacher_epochs)
-    trained.compile(
-        keras.optimizers.Adam(schedule),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    for _ in range(plan.teacher_epochs):
-        trained.fit(batches, verbose=2)
-    teacher = cnn_teacher(x.shape[1:])
-    teacher.set_weights(trained.get_weights())
+    teacher = sweep.train_teacher(*splits["train"], plan.teacher_epochs)
     scores = {"parameters": teacher.count_params()}
-    for split in ("validation", "test"):
-        x, y = splits[split]
-        scores[split] = accuracy(predicted(teacher, scaled(x)), y)
-    write(folder / "teacher.json", scores)
+    write(folder / "teacher.json", scores | sweep.accuracies(teacher, splits))
     return teacher
 
 
-def predicted(model, images: np.ndarray, key: str | None = None) -> np.ndarray:
-    parts = []
-    for start in range(0, len(images), 1000):
-        found = model(images[start : start + 1000], training=False)
-        parts.append(found if key is None else found[key])
-    return np.concatenate(parts).astype("float32")
-
-
-def accuracy(logits: np.ndarray, y: np.ndarray) -> float:
-    return float(np.mean(logits.argmax(axis=1) == y))
-
-
-class Lesson:
+class Lesson(sweep.Lesson):
     """The images of a cell, in all views, with the teacher's features."""
 
     def __init__(self, folder: pathlib.Path, cell: Cell):
-        views = folder / f"views-{cell.labelled}"
+        super().__init__(folder, cell.labelled, LAYERS)
         self.cell = cell
-        self.cache = TeacherCache.open(folder / f"cache-{cell.labelled}", verify=False)
-        self.images, self.labels = (
-            tf.constant(np.load(views / f"{name}.npy")) for name in ("images", "labels")
-        )
-        self.taught = {
-            layer: tf.constant(np.load(views / f"{layer or 'outputs'}.npy"))
-            for layer in ("features", "attention", OUTPUTS)
-        }
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        return tuple(self.images.shape[1:])
 
     def batches(self, seed: int, epochs: int, with_teacher: bool) -> tf.data.Dataset:
         """All batches of a training. An epoch is one view of all images."""
@@ -386,59 +301,23 @@ class Lesson:
                 for epoch in range(epochs)
             ]
         ).reshape(-1, BATCH)
-
-        def batch(rows):
-            images = scaled(tf.gather(self.images, rows))
-            labels = tf.gather(self.labels, rows % count)
-            if not with_teacher:
-                return images, labels
-            taught = {
-                layer: tf.gather(features, rows)
-                for layer, features in self.taught.items()
-            }
-            return join(images, self.cache.mark, taught), labels
-
-        return tf.data.Dataset.from_tensor_slices(rows).map(batch).prefetch(2)
+        return self.gathered(rows, rows, with_teacher)
 
 
 # One training
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    cell: Cell
-    method: str
-    weight: float | None
-    seed: int
-
-    @property
-    def file(self) -> str:
-        method = self.method.replace(" ", "_").replace(":", "")
-        weight = "" if self.weight is None else f"-{self.weight:g}"
-        return f"{self.cell.name}/{method}{weight}-{self.seed}.json"
-
-
 def make(run: Run, lesson: Lesson, steps: int) -> tuple[keras.Model, keras.Model]:
     """What is fitted, and the student in it."""
     kind = STUDENTS[run.cell.student]
-    keras.utils.set_random_seed(run.seed)
-    student = in_policy(TRAINED_IN, lambda: kind.make(lesson.image_shape))
-    losses = METHODS[run.method].losses(kind)
-    fitted = student
-    if losses:
-        fitted = LPDistiller(
-            lesson.cache,
-            student,
-            gamma=None,
-            teacher_layer="features",
-            distillation_losses=[loss for loss, _ in losses],
-            distillation_loss_weights=[run.weight * share for _, share in losses],
-        )
-    fitted.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(kind.rate, steps)),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    return sweep.make_fitted(
+        run.seed,
+        lambda: kind.make(lesson.image_shape),
+        lambda: (METHODS | VARIANTS)[run.method].losses(kind),
+        run.weight,
+        lesson.cache,
+        keras.optimizers.schedules.CosineDecay(kind.rate, steps),
     )
-    return fitted, student
 
 
 def train(run: Run, lesson: Lesson, splits, teacher_test: np.ndarray | None) -> dict:
@@ -450,24 +329,13 @@ def train(run: Run, lesson: Lesson, splits, teacher_test: np.ndarray | None) -> 
     fitted, student = make(run, lesson, steps * epochs)
     batches = lesson.batches(run.seed, epochs, with_teacher=fitted is not student)
     history = fitted.fit(batches, verbose=0).history
-    scores = {
-        "method": run.method,
-        "weight": run.weight,
-        "seed": run.seed,
-        "cell": run.cell.name,
-        "epochs": epochs,
-        "parameters": student.count_params(),
-        "auxiliary": 0 if fitted is student else fitted.auxiliary_parameters(),
-        "loss": history["loss"][-1],
-        "spread": history.get("feature_spread", [None])[-1],
-    }
-    scored = STUDENTS[run.cell.student].make(lesson.image_shape)
-    scored.set_weights(student.get_weights())
-    extract = FeatureExtractor(scored, ["features"])
-    for split in ("validation", "test"):
-        x, y = splits[split]
-        scores[split] = accuracy(predicted(scored, scaled(x)), y)
+    scores = sweep.outcome(run, fitted, student, history, epochs=epochs)
+    scored = sweep.in_float32(
+        student, lambda: STUDENTS[run.cell.student].make(lesson.image_shape)
+    )
+    scores |= sweep.accuracies(scored, splits)
     if teacher_test is not None:
+        extract = FeatureExtractor(scored, ["features"])
         learned = predicted(extract, scaled(splits["test"][0]), "features")
         scores["kept"] = neighbors_kept(teacher_test, learned)
         scores["trustworthiness"] = trust(teacher_test[:2000], learned[:2000])
@@ -499,12 +367,9 @@ _worker: dict = {}
 
 
 def start_worker(plan: Plan, folder: pathlib.Path) -> None:
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     teacher_test = np.load(folder / "teacher_test.npy")
-    _worker.update(
-        folder=folder, splits=images_of(plan), lessons={}, teacher_test=teacher_test
-    )
+    splits = sweep.images_of(plan.dataset, plan.held_back)
+    _worker.update(folder=folder, splits=splits, lessons={}, teacher_test=teacher_test)
 
 
 def work(run: Run) -> dict:
@@ -518,31 +383,7 @@ def work(run: Run) -> dict:
 
 
 def carry_out(runs: list[Run], pool, folder: pathlib.Path, title: str) -> list[dict]:
-    """The results of the runs; those that have none yet are trained."""
-    todo = [run for run in runs if not (folder / run.file).exists()]
-    finished = len(runs) - len(todo)
-    print(f"{title}: {len(runs)} trainings, {finished} of them done", flush=True)
-    start = time.time()
-    futures = {pool.submit(work, run): run for run in todo}
-    for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
-        run, scores = futures[future], future.result()
-        write(folder / run.file, scores)
-        left = (time.time() - start) / done * (len(todo) - done) / 60
-        weight = "" if run.weight is None else f" {run.weight:g}"
-        print(
-            f"  {done}/{len(todo)} {run.method}{weight}, seed {run.seed}: validation "
-            f"{100 * scores['validation']:.2f} %, {scores['seconds']:.0f} s; "
-            f"{left:.0f} min left",
-            flush=True,
-        )
-    return [json.loads((folder / run.file).read_text()) for run in runs]
-
-
-def write(file: pathlib.Path, content: dict) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(content))
-    part.rename(file)
+    return sweep.carry_out(work, runs, pool, folder, title)
 
 
 def compare(plan: Plan, pool, folder: pathlib.Path) -> tuple[dict, dict[str, float]]:
@@ -572,6 +413,40 @@ def compare(plan: Plan, pool, folder: pathlib.Path) -> tuple[dict, dict[str, flo
     return results, weights
 
 
+def compare_variants(pool, folder: pathlib.Path) -> str:
+    """Tries `VARIANTS` on both students; gives a table of validation accuracies."""
+    cells = [cell for cell in WHOLE.cells if cell.labelled == 10_000]
+    small, fitnet1 = (
+        next(cell for cell in cells if cell.student == name) for name in STUDENTS
+    )
+    runs = [
+        Run(cell, name, None if name == "CE" else 1.0, seed)
+        for cell, seeds in ((small, TUNING_SEEDS), (fitnet1, TUNING_SEEDS[:1]))
+        for name in ("CE", *VARIANTS)
+        for seed in seeds
+    ]
+    results = carry_out(runs, pool, folder, "Variants of our losses")
+    lines = [
+        "| | small, seeds 0 and 1 | FitNet 1, seed 0 | mean |",
+        "|---|---|---|---|",
+    ]
+    for name in ("CE", *VARIANTS):
+        means = [
+            100
+            * np.mean(
+                [
+                    found["validation"]
+                    for found in results
+                    if (found["method"], found["cell"]) == (name, cell.name)
+                ]
+            )
+            for cell in (small, fitnet1)
+        ]
+        shown = [*means, np.mean(means)]
+        lines.append(f"| {name} | {' | '.join(f'{mean:.2f}' for mean in shown)} |")
+    return "\n".join(lines) + "\n"
+
+
 def names_of(cell: Cell, plan: Plan, scores: dict[str, float]) -> list[str]:
     """The methods of a cell, by their accuracies on the validation split."""
 
@@ -587,25 +462,6 @@ def names_of(cell: Cell, plan: Plan, scores: dict[str, float]) -> list[str]:
         # Its table of angles takes five times the time of all others.
         wanted = set(METHODS) - ({"RKD"} if cell is not plan.cells[0] else set())
     return [name for name in METHODS if name in wanted]
-
-
-def chosen(tuning: list[dict]) -> tuple[dict[str, float], dict[str, float]]:
-    """The best weight of each method on the validation split, and its accuracy."""
-    weights, best = {}, {}
-    for name in {run["method"] for run in tuning}:
-        means = {
-            weight: np.mean(
-                [r["validation"] for r in tuning if key(r) == (name, weight)]
-            )
-            for weight in {run["weight"] for run in tuning if run["method"] == name}
-        }
-        weights[name] = max(means, key=means.get)
-        best[name] = means[weights[name]]
-    return weights, best
-
-
-def key(run: dict) -> tuple[str, float | None]:
-    return run["method"], run["weight"]
 
 
 # What a step costs
@@ -674,44 +530,20 @@ def costs(plan: Plan, folder: pathlib.Path, results, weights, smoke: bool) -> di
 
 def rows(results: list[dict], cost: dict) -> Iterator[dict]:
     """Of each method its means, and the paired differences to cross-entropy."""
-    by_method: dict[str, dict[int, dict]] = {}
-    for run in results:
-        by_method.setdefault(run["method"], {})[run["seed"]] = run
-    alone = by_method["CE"]
-    for name, runs in by_method.items():
-        scores = np.array([100 * run["test"] for run in runs.values()])
-        gains = scores - [100 * alone[seed]["test"] for seed in runs]
-        yield {
-            "method": name,
-            "weight": next(iter(runs.values()))["weight"],
-            "test": scores.mean(),
-            "deviation": scores.std(ddof=1) if len(scores) > 1 else float("nan"),
-            "validation": 100 * np.mean([run["validation"] for run in runs.values()]),
-            "gain": gains.mean(),
-            "interval": half_interval(gains),
+    found = by_method(results)
+    for name, runs in found.items():
+        yield sweep.summary(runs, found["CE"]) | {
             "kept": 100 * np.mean([run["kept"] for run in runs.values()]),
             "trust": np.mean([run["trustworthiness"] for run in runs.values()]),
-            "auxiliary": next(iter(runs.values()))["auxiliary"],
             "time": cost["milliseconds"].get(name, np.nan) / cost["milliseconds"]["CE"],
             "memory": (cost["bytes"].get(name, np.nan) - cost["bytes"]["CE"]) / 1e6,
         }
 
 
-def half_interval(differences: np.ndarray) -> float:
-    """Half the width of the 95 % interval of their mean, by Student's t."""
-    from scipy.stats import t
-
-    count = len(differences)
-    if count < 2:
-        return float("nan")
-    return float(t.ppf(0.975, count - 1) * differences.std(ddof=1) / count**0.5)
-
-
 def report(plan: Plan, folder: pathlib.Path, results, weights, cost) -> str:
     teacher = json.loads((folder / "teacher.json").read_text())
     lines = [
-        f"{datetime.date.today()}, {os.cpu_count()} cores ({processor()}), TensorFlow "
-        f"{tf.__version__}, Keras {keras.__version__}.",
+        sweep.where(),
         "",
         f"Teacher: {teacher['parameters']:,} parameters, "
         f"{100 * teacher['test']:.2f} % on the test split, "
@@ -727,17 +559,7 @@ def report(plan: Plan, folder: pathlib.Path, results, weights, cost) -> str:
             lines.append(f"| {epochs} | {mean:.2f} |")
         lines.append("")
     lines += ["Weights tried, with the validation accuracy (in bold: chosen):", ""]
-    lines += ["| method | | | |", "|---|---|---|---|"]
-    for name, method in METHODS.items():
-        cells = []
-        for weight in method.weights[: plan.most_weights]:
-            found = [
-                r["validation"] for r in results["tuning"] if key(r) == (name, weight)
-            ]
-            text = f"{weight:g}: {100 * np.mean(found):.2f}"
-            cells.append(f"**{text}**" if weights[name] == weight else text)
-        if cells:
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += sweep.tuning_table(METHODS, plan.most_weights, results["tuning"], weights)
     for cell in plan.cells:
         parameters = results[cell.name][0]["parameters"]
         lines += [
@@ -745,28 +567,17 @@ def report(plan: Plan, folder: pathlib.Path, results, weights, cost) -> str:
             f"### {cell.student}, {parameters:,} parameters; {cell.labelled:,} "
             f"labelled images, {cell.epochs} epochs, {len(cell.seeds)} seeds",
             "",
-            "| method | weight | test accuracy | difference to CE, 95 % interval | "
-            "validation | 10-NN kept | trustworthiness | auxiliary parameters | "
-            "step time / CE | peak memory - CE |",
+            f"{sweep.FIRST_COLUMNS} 10-NN kept | trustworthiness | auxiliary "
+            "parameters | step time / CE | peak memory - CE |",
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
         for row in rows(results[cell.name], cost[cell.student]):
-            weight = "" if row["weight"] is None else f"{row['weight']:g}"
-            gain = f"{row['gain']:+.2f} ± {row['interval']:.2f}" if weight else ""
             lines.append(
-                f"| {row['method']} | {weight} | {row['test']:.2f} ± "
-                f"{row['deviation']:.2f} | {gain} | {row['validation']:.2f} | "
+                f"{sweep.first_columns(row)} "
                 f"{row['kept']:.1f} % | {row['trust']:.4f} | {row['auxiliary']:,} | "
                 f"{row['time']:.2f} | {row['memory']:+.0f} MB |"
             )
     return "\n".join(lines) + "\n"
-
-
-def processor() -> str:
-    """What the machine calls its processor, where it says so."""
-    file = pathlib.Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", file.read_text() if file.exists() else "")
-    return found[1] if found else "unknown"
 
 
 def draw(plan: Plan, results, cost, file: pathlib.Path) -> None:
@@ -786,7 +597,7 @@ def draw(plan: Plan, results, cost, file: pathlib.Path) -> None:
             if row["method"] == "CE":
                 continue
             color = "tab:gray" if "control" in row["method"] else "tab:blue"
-            if row["method"] in OURS:
+            if row["method"] in (*OURS, *DEFAULTS):
                 color = "tab:orange"
             y = names.index(row["method"])
             interval = np.nan_to_num(row["interval"])
@@ -810,6 +621,7 @@ def main() -> None:
     add("--jobs", type=int, default=2, help="trainings at a time, each on one core")
     names = [cell.name for cell in WHOLE.cells]
     add("--cells", nargs="+", choices=names, default=names, help="default: all")
+    add("--variants", action="store_true", help="what the defaults were chosen from")
     add("--peak", nargs=3, metavar=("CELL", "METHOD", "WEIGHT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     plan = SMOKE if options.smoke else WHOLE
@@ -819,19 +631,16 @@ def main() -> None:
         cell = next(cell for cell in plan.cells if cell.name == name)
         weight = None if weight == "None" else float(weight)
         return peak_memory(folder, cell, method, weight)
-    check_settings(plan, folder)
+    sweep.check_settings(settings_of(plan), folder)
     if not options.smoke:  # The weights are tuned in the first in any case.
         first, *others = plan.cells
         wanted = [cell for cell in others if cell.name in options.cells]
         plan = dataclasses.replace(plan, cells=(first, *wanted))
     prepare(plan, folder)
-    pool = concurrent.futures.ProcessPoolExecutor(
-        options.jobs,
-        multiprocessing.get_context("spawn"),
-        start_worker,
-        (plan, folder),
-    )
+    pool = sweep.workers(options.jobs, start_worker, plan, folder)
     with pool:
+        if options.variants:
+            return print(compare_variants(pool, folder))
         results, weights = compare(plan, pool, folder)
     cost = costs(plan, folder, results, weights, options.smoke)
     text = report(plan, folder, results, weights, cost)

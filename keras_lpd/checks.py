@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lpd.features import graph_ends, is_graph
+from keras_lpd.features import graph_ends, has_head, is_graph
+
+_UNNAMED = re.compile(r"(keras_tensor|input|input_layer)(_\d+)?$")
+"""What Keras calls inputs that nobody named."""
 
 
 def check_model(role: str, model: Any) -> None:
@@ -26,8 +30,14 @@ def check_model(role: str, model: Any) -> None:
         )
 
 
-def check_pair(teacher: keras.Model, student: keras.Model) -> None:
-    """Refuses models that share weights, or can't be run on the same batch."""
+def check_pair(teacher: keras.Model, student: keras.Model, alike: bool = True) -> None:
+    """Refuses models that share weights, or can't be run on the same batch.
+
+    Args:
+        teacher: The teacher.
+        student: The student.
+        alike: Whether both take the batch as it is.
+    """
     if teacher is student:
         raise ValueError(
             f"Teacher and student are the same model, '{student.name}'. "
@@ -41,9 +51,11 @@ def check_pair(teacher: keras.Model, student: keras.Model) -> None:
             f"training would change: {', '.join(shared[:5])}. Use "
             "`keras.models.clone_model` for one of the two."
         )
-    if not (is_graph(teacher) and is_graph(student)):
+    if not alike or not (is_graph(teacher) and is_graph(student)):
         return
     given, taken = _named_inputs(teacher), _named_inputs(student)
+    if names_inputs(teacher) and names_inputs(student) and not given.keys() & taken:
+        return  # A dict of inputs is what they mean: each takes its own.
     if any(isinstance(graph_ends(model)[0], dict) for model in (teacher, student)):
         # Of a dict of inputs each model takes what it knows by name.
         agree = all(
@@ -56,9 +68,36 @@ def check_pair(teacher: keras.Model, student: keras.Model) -> None:
         raise ValueError(
             "Teacher and student are run on the same batch, so their inputs must "
             f"agree. Received: teacher '{teacher.name}' with {given}, student "
-            f"'{student.name}' with {taken}. Put a layer in front of one of them "
-            "(for example `keras.layers.Resizing`)."
+            f"'{student.name}' with {taken}. Make of the batch what the teacher takes "
+            "with `teacher_preprocessing=` (for example a `keras.layers.Resizing`)."
         )
+
+
+def check_preprocessed(teacher: keras.Model, inputs: Any) -> None:
+    """Refuses what preprocessing makes of the student's inputs, if it does not fit."""
+    shapes = [tuple(one.shape) for one in keras.tree.flatten(inputs)]
+    expected = [tuple(one.shape) for one in teacher.inputs]
+    if len(shapes) != len(expected) or not all(map(shapes_agree, shapes, expected)):
+        raise ValueError(
+            f"`teacher_preprocessing` makes of the student's inputs what does not fit "
+            f"teacher '{teacher.name}'. Expected: {expected}. Received: {shapes}."
+        )
+
+
+def check_head(
+    teacher: keras.Model, losses: Sequence[keras.distillation.DistillationLoss]
+) -> None:
+    """Refuses losses on logits with a teacher that has no classifier."""
+    for loss in losses:
+        if isinstance(loss, keras.distillation.LogitsDistillation) and not has_head(
+            teacher
+        ):
+            raise ValueError(
+                f"{type(loss).__name__} wants the teacher's logits, but teacher "
+                f"'{teacher.name}' has no classifier: its output is features, of shape "
+                f"{tuple(teacher.outputs[0].shape)}. Leave that loss out; those on "
+                "features need no logits (LocalityPreserving, NeighborProbability)."
+            )
 
 
 def check_outputs(
@@ -74,8 +113,15 @@ def check_outputs(
         raise ValueError(
             "A distillation loss compares the outputs of teacher and student, which "
             f"must agree then. Received: teacher '{teacher}' {list(shapes)}, "
-            f"student '{student.name}' {student_shapes}."
+            f"student '{student.name}' {student_shapes}. With a teacher of other "
+            "classes take losses on features, which may have any width "
+            "(LocalityPreserving, NeighborProbability)."
         )
+
+
+def names_inputs(model: keras.Model) -> bool:
+    """Whether somebody gave names to the inputs, to be found in a dict by them."""
+    return not any(map(_UNNAMED.match, _named_inputs(model)))
 
 
 def _named_inputs(model: keras.Model) -> dict[str, tuple[int | None, ...]]:

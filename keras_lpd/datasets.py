@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_lpd.arguments import as_integer, is_integer, is_number
+from keras_lpd.unlabelled import mix_unlabelled as mix_unlabelled
 
 if TYPE_CHECKING:
     import numpy as np

@@ -25,6 +25,9 @@ FEATURES = "features"
 FeatureFunction = Callable[[keras.Model, Any, bool], tuple[Any, Any]]
 """`(model, inputs, training) -> (features, outputs)`."""
 
+Preprocessing = Callable[[Any], Any]
+"""`batch -> batch`; a Keras layer is one."""
+
 _PASSES_THROUGH = (
     keras.layers.Dropout,
     keras.layers.SpatialDropout1D,
@@ -48,6 +51,13 @@ _MAKES_NO_FEATURES = (
 )
 """Layers that have weights, yet make neither features nor logits."""
 
+_MAKES_NO_LOGITS = {
+    "celu", "elu", "gelu", "hardsilu", "leakyrelu", "mish", "prelu", "relu", "relu6",
+    "selu", "silu", "swish",
+    "groupnormalization", "layernormalization", "normalize", "unitnormalization",
+}  # fmt: skip
+"""Activations and layers that no classifier ends with, in lower case."""
+
 
 class FeatureExtractor:
     """One forward pass of a model that gives features and outputs.
@@ -60,8 +70,11 @@ class FeatureExtractor:
         function: For models that are no graph, `(model, inputs, training) ->
             (features, outputs)`; `features` is a tensor, or a dict of tensors
             by name.
+        preprocessing: What is done to the inputs before: a Keras layer, in
+            inference mode, or any callable on a batch.
 
     Raises:
+        TypeError: If `preprocessing` can't be called.
         ValueError: If a layer can't be found, or has no batch axis.
 
     Example:
@@ -78,16 +91,24 @@ class FeatureExtractor:
         *,
         outputs: bool = True,
         function: FeatureFunction | None = None,
+        preprocessing: Preprocessing | None = None,
     ):
+        if preprocessing is not None and not callable(preprocessing):
+            raise TypeError(
+                "Preprocessing must be a Keras layer, or a callable that takes a batch "
+                f"of inputs and returns one. Received: {preprocessing!r}"
+            )
         self.model = model
         self.layers = list(dict.fromkeys(layers))
         self.function = function
+        self.preprocessing = preprocessing
         self._pass: keras.Model | None = None
         if self.layers and function is None:
             self._pass = _cut(model, self.layers, outputs)
 
     def __call__(self, inputs: Any, training: bool) -> dict[str, Any]:
         """Runs the model once; gives a dict of tensors, by path and `OUTPUTS`."""
+        inputs = own_inputs(self.model, self.preprocessed(inputs))
         if self._pass is not None:
             return self._pass(inputs, training=training)
         if self.function is None:
@@ -109,6 +130,14 @@ class FeatureExtractor:
                 "dict of features by the names that the losses ask for."
             )
         return {**features, OUTPUTS: outputs}
+
+    def preprocessed(self, inputs: Any) -> Any:
+        """The inputs as they come before the model."""
+        if self.preprocessing is None:
+            return inputs
+        if isinstance(self.preprocessing, keras.Layer):
+            return self.preprocessing(inputs, training=False)
+        return self.preprocessing(inputs)
 
     def describe(self, layer: str) -> str:
         """The layer with its model, and how wide it is, where that can be known."""
@@ -141,7 +170,8 @@ def find_feature_layer(model: keras.Model) -> str:
 
     The head is the last layer with weights before the output, seen through
     activations, dropout, flattening, softmax and the like; the features are
-    what goes into it, before dropout and flattening.
+    what goes into it, before dropout and flattening. Of a model without a head,
+    a backbone, they are its output; see `has_head`.
 
     Args:
         model: A built Functional or Sequential model with one output.
@@ -166,15 +196,45 @@ def find_feature_layer(model: keras.Model) -> str:
     _require_graph(model)
     if len(model.outputs) != 1:
         raise _unclear(model, f"it has {len(model.outputs)} outputs")
-    head = _Spot(model.outputs[0]).inside()
-    while not _has_kernel(head.operation):
-        head = head.before(model).inside()
-    features = head.before(model)
+    features = _Spot(model.outputs[0])
+    if has_head(model):
+        head = features.inside()
+        while not _has_kernel(head.operation):
+            head = head.before(model).inside()
+        features = head.before(model)
     while isinstance(features.inside().operation, _PASSES_THROUGH):
         features = features.inside().before(model)
     if not _depends_on_weights(features):
         raise _unclear(model, "no layer with weights comes before its head")
     return features.path
+
+
+def has_head(model: keras.Model) -> bool:
+    """Whether the model's output may be logits or probabilities, as far as one sees.
+
+    A backbone, such as those of `keras.applications` with `include_top=False`, ends
+    in a ReLU or its like, or in a normalization of each sample, perhaps pooled: its
+    output is the features already. What ends in a layer with weights has a head, and
+    so has a regressor with a single output above 0.
+
+    Args:
+        model: A built model. Of subclassed ones nothing is seen: True.
+    """
+    if (
+        not is_graph(model)
+        or len(model.outputs) != 1
+        or model.outputs[0].shape[-1] == 1
+    ):
+        return True
+    spot = _Spot(model.outputs[0]).inside()
+    while True:
+        if _activation(spot.operation) in _MAKES_NO_LOGITS:
+            return not _depends_on_weights(spot)
+        if _activation(spot.operation) in ("softmax", "sigmoid"):
+            return True
+        if _has_kernel(spot.operation) or len(_node(spot.tensor).input_tensors) != 1:
+            return True
+        spot = spot.before(model).inside()
 
 
 def default_layer(model: keras.Model, function: FeatureFunction | None) -> str:
@@ -192,9 +252,7 @@ def output_activation(model: keras.Model) -> str | None:
         and isinstance(spot.operation, keras.layers.Activation)
     ):
         spot = spot.before(model).inside()
-    operation = spot.operation
-    activation = getattr(operation, "activation", None)
-    name = getattr(activation, "__name__", type(operation).__name__).lower()
+    name = _activation(spot.operation)
     return name if name in ("softmax", "sigmoid") else None
 
 
@@ -206,6 +264,23 @@ def graph_ends(model: keras.Model) -> tuple[Any, Any]:
     if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
         outputs = outputs[0]
     return model.input, outputs
+
+
+def own_inputs(model: keras.Model, inputs: Any) -> Any:
+    """Of a dict of inputs those that a graph model knows by name; others as they are.
+
+    So that two models, of which each takes its own, can be run on the same batch.
+    """
+    if not isinstance(inputs, dict) or not is_graph(model):
+        return inputs
+    expected, _ = graph_ends(model)
+    if isinstance(expected, dict):
+        names = {name: name for name in expected}
+    else:
+        names = keras.tree.map_structure(lambda tensor: tensor.name, expected)
+    if not all(name in inputs for name in keras.tree.flatten(names)):
+        return inputs
+    return keras.tree.map_structure(lambda name: inputs[name], names)
 
 
 def layer_paths(model: keras.Model) -> list[str]:
@@ -387,6 +462,13 @@ def _has_kernel(operation: Any) -> bool:
     return bool(getattr(operation, "weights", ())) and not isinstance(
         operation, _MAKES_NO_FEATURES
     )
+
+
+def _activation(operation: Any) -> str:
+    """The name of its activation, or its own, in lower case and one word."""
+    activation = getattr(operation, "activation", None)
+    name = getattr(activation, "__name__", type(operation).__name__)
+    return name.lower().replace("_", "")
 
 
 def _depends_on_weights(spot: _Spot) -> bool:

@@ -17,7 +17,7 @@ from keras_lpd.caching.building import MANIFEST
 from keras_lpd.caching.recipe import Recipe
 from keras_lpd.caching.row_files import ArrayFile
 from keras_lpd.caching.samples import Augment, Samples, compare
-from keras_lpd.features import FeatureFunction
+from keras_lpd.features import FeatureFunction, Preprocessing
 from keras_lpd.log import logger
 from keras_lpd.progress import progress
 from keras_lpd.refusals import explaining, require
@@ -128,6 +128,7 @@ class TeacherCache:
         seed: int = 0,
         batch_size: int = 256,
         teacher_features: FeatureFunction | None = None,
+        teacher_preprocessing: Preprocessing | None = None,
         verbose: int | str = "auto",
     ) -> TeacherCache:
         """Runs the teacher over a data set once, and keeps what it makes of it.
@@ -170,6 +171,8 @@ class TeacherCache:
             batch_size: How many samples the teacher sees at once.
             teacher_features: For a subclassed teacher, a callable `(model,
                 inputs, training) -> (features, outputs)`, as in `LPDistiller`.
+            teacher_preprocessing: Makes of a batch what the teacher takes, as in
+                `LPDistiller`.
             verbose: 0 for silence, otherwise a progress bar.
 
         Returns:
@@ -187,10 +190,18 @@ class TeacherCache:
         path = pathlib.Path(path).resolve()
         samples = Samples(dataset, augment, views, seed)
         recipe = Recipe(
-            teacher, layers, outputs, dtype, project, projection, teacher_features
+            teacher,
+            layers,
+            outputs,
+            dtype,
+            project,
+            projection,
+            teacher_features,
+            teacher_preprocessing,
         )
         batch_size = as_integer("batch_size", batch_size, least=1)
-        samples.check_fits(teacher)
+        if teacher_preprocessing is None:
+            samples.check_fits(teacher)
         samples.check_repeats()
         plan = building.plan_of(recipe, samples)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,14 +10,25 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_lpd.checks import check_finite, check_model, check_outputs, check_pair
+from keras_lpd.checks import (
+    check_finite,
+    check_head,
+    check_model,
+    check_outputs,
+    check_pair,
+    check_preprocessed,
+    names_inputs,
+)
 from keras_lpd.features import (
     OUTPUTS,
     FeatureExtractor,
     FeatureFunction,
+    Preprocessing,
     default_layer,
+    graph_ends,
     is_graph,
     output_activation,
+    own_inputs,
 )
 from keras_lpd.refusals import require_finite
 from keras_lpd.taught import Taught, fingerprint, split
@@ -31,17 +42,26 @@ class RunningTeacher:
     Args:
         model: The model. It stays in this plain object, untracked by Keras.
         function: Gives the features of a model that is no graph.
+        preprocessing: Makes of a batch what the model takes.
     """
 
-    def __init__(self, model: keras.Model, function: FeatureFunction | None = None):
+    def __init__(
+        self,
+        model: keras.Model,
+        function: FeatureFunction | None = None,
+        preprocessing: Preprocessing | None = None,
+    ):
         check_model("teacher", model)
         self.source = model
         self.name = model.name
         self.output_activation = output_activation(model)
         self._function = function
+        self._preprocessing = preprocessing
         self._asked = _Asked()
         self._fingerprint = ""
-        self._extract = FeatureExtractor(model, function=function)
+        self._extract = FeatureExtractor(
+            model, function=function, preprocessing=preprocessing
+        )
 
     @property
     def feature_layer(self) -> str:
@@ -55,7 +75,9 @@ class RunningTeacher:
         self, terms: Sequence[Term], layer: str | None, student: keras.Model
     ) -> None:
         """Gets ready to give what the losses ask for, `layer` if they name none."""
-        check_pair(self.source, student)
+        check_pair(self.source, student, alike=self._preprocessing is None)
+        self._check_preprocessing(student)
+        check_head(self.source, [term.loss for term in terms])
         self._asked = asked = _Asked(terms, layer)
         if asked.compares_outputs and is_graph(self.source):
             shapes = [tuple(output.shape) for output in self.source.outputs]
@@ -65,7 +87,33 @@ class RunningTeacher:
             [key for key in asked.keys if key != OUTPUTS],
             outputs=OUTPUTS in asked.keys,
             function=self._function,
+            preprocessing=self._preprocessing,
         )
+
+    def _check_preprocessing(self, student: keras.Model) -> None:
+        """Tries the preprocessing on what the student takes, as far as that is known.
+
+        Where the student takes a part of a dict, the rest is not.
+        """
+        if self._preprocessing is None or not is_graph(student):
+            return
+        inputs, _ = graph_ends(student)
+        if not is_graph(self.source) or isinstance(inputs, dict):
+            return
+        specs = keras.tree.map_structure(
+            lambda one: tf.TensorSpec(one.shape, one.dtype), inputs
+        )
+        try:
+            traced = tf.function(self._extract.preprocessed)
+            made = traced.get_concrete_function(specs).structured_outputs
+        except Exception as error:
+            if names_inputs(student):
+                return
+            raise ValueError(
+                "`teacher_preprocessing` fails on the student's inputs, "
+                f"{specs} ({type(error).__name__}: {error})."
+            ) from error
+        check_preprocessed(self.source, own_inputs(self.source, made))
 
     def check(self) -> bool:
         """Called before each training; tells if the teacher changed since the last."""
@@ -100,7 +148,8 @@ class RunningTeacher:
             require_finite,
             message="The teacher's features have NaN or infinite values "
             f"({where} of model '{self.name}'). Check that its weights are sound, "
-            "and that the inputs are preprocessed as it expects.",
+            "and that the inputs are preprocessed as it expects "
+            "(`teacher_preprocessing=`).",
         )
         return keras.tree.map_structure(check, features)
 

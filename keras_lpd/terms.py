@@ -11,6 +11,13 @@ from keras_lpd.arguments import is_number
 from keras_lpd.features import FEATURES, OUTPUTS
 from keras_lpd.losses.feature_loss import FeatureLoss, snake_case
 from keras_lpd.losses.locality import LocalityPreserving
+from keras_lpd.losses.neighbor_probability import NeighborProbability
+
+NEIGHBORHOOD = "neighborhood"
+"""Stands for neighbour probability, beside the locality preserving loss."""
+
+PROBABILITY_SHARE = 120.0
+"""How much more neighbour probability weighs there: 0.6 beside 0.005."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +108,18 @@ def make_terms(
     return tuple(terms)
 
 
+def neighborhood(
+    gamma: float | None, pooling: str | None, weights: Any = None
+) -> tuple[list[keras.distillation.DistillationLoss], list[float]]:
+    """What `NEIGHBORHOOD` stands for, and its weight, which goes with `gamma`."""
+    if gamma is None:
+        return [], as_weights(weights, [])
+    losses = [NeighborProbability(pooling=pooling)]
+    if weights is None:
+        weights = PROBABILITY_SHARE * as_weight("gamma", gamma)
+    return losses, as_weights(weights, losses)
+
+
 def as_losses(losses: Any) -> list[keras.distillation.DistillationLoss]:
     """One loss, several or none as a list."""
     if losses is None:
@@ -110,7 +129,8 @@ def as_losses(losses: Any) -> list[keras.distillation.DistillationLoss]:
         if not isinstance(loss, keras.distillation.DistillationLoss):
             raise TypeError(
                 "`distillation_losses` takes instances of "
-                "`keras.distillation.DistillationLoss`, one or a list. "
+                "`keras.distillation.DistillationLoss`, one or a list, or "
+                f"{NEIGHBORHOOD!r}. "
                 f"Received: {loss!r}"
             )
     return losses

@@ -8,6 +8,7 @@ from keras_lpd.features import (
     FeatureExtractor,
     feature_shape,
     find_feature_layer,
+    has_head,
     is_graph,
     layer_paths,
     output_activation,
@@ -276,6 +277,112 @@ def test_the_layer_that_feeds_the_head_is_found(case):
     batch = np.ones((2, *model.inputs[0].shape[1:]), "float32")
     features = FeatureExtractor(model, [path])(batch, training=False)[path]
     assert features.shape == (2, *feature_shape(model, path)[1:])
+
+
+def conv_body(*tail):
+    conv = layers.Conv2D(4, 3, use_bias=False)
+    norm = layers.BatchNormalization()
+    return sequential(conv, norm, *tail, shape=(8, 8, 3))
+
+
+HEADLESS = {
+    "ReLU": (lambda: conv_body(layers.ReLU(name="relu")), "relu"),
+    "ReLU, pooled": (
+        lambda: conv_body(layers.ReLU(), layers.GlobalAveragePooling2D(name="gap")),
+        "gap",
+    ),
+    "ReLU, pooled, dropped out": (
+        lambda: conv_body(
+            layers.Activation("swish"),
+            layers.GlobalMaxPooling2D(name="gap"),
+            layers.Dropout(0.5),
+        ),
+        "gap",
+    ),
+    "flattened": (
+        lambda: conv_body(layers.LeakyReLU(name="leaky"), layers.Flatten()),
+        "leaky",
+    ),
+    "keras.ops": (
+        lambda: keras.Model(x := keras.Input((8,)), ops.relu(dense(4)(x))),
+        "relu",
+    ),
+    "Dense with ReLU": (
+        lambda: sequential(dense(8), dense(4, "embedding", activation="relu")),
+        "embedding",
+    ),
+    "LayerNormalization": (
+        lambda: sequential(dense(4), layers.LayerNormalization(name="norm")),
+        "norm",
+    ),
+    "vectors of length 1": (
+        lambda: sequential(dense(4), layers.UnitNormalization(name="unit")),
+        "unit",
+    ),
+    "behind rescaling": (
+        lambda: sequential(
+            layers.Rescaling(2.0), conv_body(layers.ReLU()), shape=(8, 8, 3)
+        ),
+        "sequential",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HEADLESS)
+def test_the_features_of_a_backbone_are_its_output(case):
+    build, expected = HEADLESS[case]
+    model = build()
+    assert not has_head(model)
+
+    path = find_feature_layer(model)
+
+    assert path == expected
+    batch = np.random.default_rng(0).random((2, *model.inputs[0].shape[1:]))
+    features = FeatureExtractor(model, [path], outputs=False)(batch, training=False)
+    outputs = numbers(model(batch, training=False))
+    np.testing.assert_array_equal(numbers(features[path]).ravel(), outputs.ravel())
+
+
+@pytest.mark.parametrize("pooling", ["avg", None])
+@pytest.mark.parametrize(
+    "application", ["MobileNetV2", "ResNet50", "EfficientNetB0", "DenseNet121"]
+)
+def test_the_features_of_an_application_without_top(application, pooling):
+    model = getattr(keras.applications, application)(
+        input_shape=(32, 32, 3), include_top=False, weights=None, pooling=pooling
+    )
+    assert find_feature_layer(model) == model.layers[-1].name
+    assert feature_shape(model, model.layers[-1].name) == model.output_shape
+
+
+WITH_HEAD = {
+    **FOUND,
+    "regressor of positive numbers": (
+        lambda: sequential(dense(4, "hidden"), dense(1, activation="relu")),
+        "hidden",
+    ),
+    "logits divided by a temperature": (
+        lambda: sequential(dense(4, "hidden"), dense(3), layers.Rescaling(0.25)),
+        "hidden",
+    ),
+    "pooled logits": (
+        lambda: sequential(
+            layers.Conv2D(4, 3, activation="relu", name="conv"),
+            layers.Conv2D(3, 1),
+            layers.GlobalAveragePooling2D(),
+            shape=(8, 8, 3),
+        ),
+        "conv",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WITH_HEAD)
+def test_a_model_with_a_head_is_told_from_a_backbone(case):
+    build, expected = WITH_HEAD[case]
+    model = build()
+    assert has_head(model)
+    assert find_feature_layer(model) == expected
 
 
 @pytest.mark.parametrize("pooling", ["avg", None])

@@ -22,6 +22,7 @@ from keras_lpd.features import (
     OUTPUTS,
     FeatureExtractor,
     FeatureFunction,
+    Preprocessing,
     default_layer,
 )
 from keras_lpd.taught import Mark, fingerprint
@@ -52,6 +53,7 @@ class Recipe:
         project: To how many dimensions features are projected, or `None`.
         projection: One of `projections.NAMES`.
         function: Gives the features of a teacher that is no graph.
+        preprocessing: Makes of a batch what the teacher takes.
 
     Attributes:
         keys: Of what is kept: names of layers, and `OUTPUTS`.
@@ -68,6 +70,7 @@ class Recipe:
         project: int | None,
         projection: str,
         function: FeatureFunction | None,
+        preprocessing: Preprocessing | None = None,
     ):
         check_model("teacher", teacher)
         check_finite(teacher)
@@ -95,7 +98,11 @@ class Recipe:
         self._projections: dict[str, Projection] = {}
         self._fingerprint = fingerprint(teacher)
         self._extract = FeatureExtractor(
-            teacher, self.layers, outputs=bool(outputs), function=function
+            teacher,
+            self.layers,
+            outputs=bool(outputs),
+            function=function,
+            preprocessing=preprocessing,
         )
         self._compiled: Callable[[Any], dict[str, tf.Tensor]] | None = None
         self._changed: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))

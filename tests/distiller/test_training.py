@@ -9,13 +9,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lpd import LocalityPreserving, LPDistiller, locality_preserving_loss
+from keras_lpd import (
+    LocalityPreserving,
+    LPDistiller,
+    NeighborProbability,
+    locality_preserving_loss,
+    neighbor_probability_loss,
+)
+from keras_lpd.models import cnn_student, cnn_teacher
+from keras_lpd.terms import PROBABILITY_SHARE
 from tests.distiller.conftest import (
     cross_entropy,
     make_student,
     make_teacher,
     same,
 )
+from tests.subclassed import TwoLayers, body_and_head
 
 layers = keras.layers
 
@@ -28,7 +37,19 @@ def fit(model, *args, seed=5, **kwargs):
 # One step
 
 
-def test_a_step_adds_gamma_times_the_loss_to_the_cross_entropy(data):
+@pytest.mark.parametrize(
+    ("losses", "weights", "probability_weight"),
+    [
+        ("neighborhood", None, 0.7 * PROBABILITY_SHARE),
+        ("neighborhood", 0.3, 0.3),
+        (NeighborProbability(), 0.3, 0.3),
+        (None, None, 0.0),
+    ],
+    ids=["default", "weighted", "loss", "paper"],
+)
+def test_a_step_adds_the_losses_to_the_cross_entropy(
+    data, losses, weights, probability_weight
+):
     """One SGD step against a tape written out by hand."""
     x, y = data
     teacher = make_teacher()
@@ -39,7 +60,14 @@ def test_a_step_adds_gamma_times_the_loss_to_the_cross_entropy(data):
     by_hand = keras.models.clone_model(student)
     by_hand.set_weights(student.get_weights())
 
-    distiller = LPDistiller(teacher, student, gamma=0.7, k=3)
+    distiller = LPDistiller(
+        teacher,
+        student,
+        gamma=0.7,
+        k=3,
+        distillation_losses=losses,
+        distillation_loss_weights=weights,
+    )
     distiller.compile(keras.optimizers.SGD(0.1), cross_entropy())
     logs = distiller.train_on_batch(x, y, return_dict=True)
 
@@ -50,7 +78,8 @@ def test_a_step_adds_gamma_times_the_loss_to_the_cross_entropy(data):
         features = by_hand.layers[0](x)
         error = cross_entropy()(y, by_hand.layers[1](features))
         locality = locality_preserving_loss(taught, features, k=3)
-        loss = error + 0.7 * locality
+        probability = neighbor_probability_loss(taught, features)
+        loss = error + 0.7 * locality + probability_weight * probability
     gradients = tape.gradient(loss, by_hand.trainable_variables)
     for variable, gradient in zip(by_hand.trainable_variables, gradients):
         variable.assign_sub(0.1 * gradient)
@@ -60,6 +89,10 @@ def test_a_step_adds_gamma_times_the_loss_to_the_cross_entropy(data):
     assert logs["loss"] == pytest.approx(float(loss), rel=1e-5)
     assert logs["student_loss"] == pytest.approx(float(error), rel=1e-5)
     assert logs["lp_loss"] == pytest.approx(float(locality), rel=1e-5)
+    assert ("neighbor_probability_loss" in logs) == (losses is not None)
+    if losses is not None:
+        value = logs["neighbor_probability_loss"]
+        assert value == pytest.approx(float(probability), rel=1e-5)
     features = np.asarray(features)
     spread = np.sqrt(np.mean(np.sum((features - features.mean(0)) ** 2, axis=1)))
     assert logs["feature_spread"] == pytest.approx(spread, rel=1e-5)
@@ -153,7 +186,7 @@ def py_dataset(x, y):
 
 
 def sample_weights(x, y):
-    return {"x": x, "y": y, "sample_weight": np.linspace(0, 2, 96)}
+    return {"x": x, "y": y, "sample_weight": np.linspace(0.1, 2, 96)}
 
 
 def class_weights(x, y):
@@ -463,6 +496,25 @@ def test_weighted_metrics_see_the_sample_weights(data, teacher, student):
     assert {"loss", "top2"} == logs.keys() - {"accuracy"}
 
 
+def test_labels_may_be_missing_by_default(data):
+    x, _ = data
+    student = make_student()
+    values = fit(LPDistiller(make_teacher(), student), x, epochs=10).history
+    for name in ("lp_loss", "neighbor_probability_loss"):
+        assert values[name][-1] < values[name][0]
+
+
+def test_the_default_losses_go_with_gamma_and_pooling():
+    shape, pooled = (8, 8, 3), {"teacher_layer": "pool_2", "student_layer": "pool_1"}
+    models = cnn_teacher(shape), cnn_student(shape)
+    distiller = LPDistiller(*models, gamma=0.1, pooling="max", **pooled)
+    (loss,) = distiller.distillation_losses
+    assert isinstance(loss, NeighborProbability) and loss.pooling == "max"
+    assert distiller.distillation_loss_weights == [0.1 * PROBABILITY_SHARE]
+    with pytest.raises(ValueError, match="nothing to distil: `gamma` is None"):
+        LPDistiller(*models, gamma=None)
+
+
 def test_labels_may_be_missing_beside_a_loss_that_keeps_samples_apart(data):
     x, _ = data
     student = make_student()
@@ -483,7 +535,7 @@ def test_labels_may_be_missing_beside_a_loss_that_keeps_samples_apart(data):
 def test_the_locality_preserving_loss_alone_is_refused(data, teacher, student, labels):
     x, y = data
     before = student.get_weights()
-    distiller = LPDistiller(teacher, student)
+    distiller = LPDistiller(teacher, student, distillation_losses=None)
     if labels == "without a loss":
         distiller.compile("adam")
     with pytest.raises(ValueError, match="to one point.*NeighborProbability"):
@@ -579,27 +631,12 @@ def test_the_chosen_layers_are_said_once_and_readable(caplog, data):
 # Models of other kinds
 
 
-class Subclassed(keras.Model):
-    def __init__(self, width):
-        super().__init__()
-        self.body = layers.Dense(width, activation="relu")
-        self.head = layers.Dense(3)
-
-    def call(self, inputs):
-        return self.head(self.body(inputs))
-
-
-def body_and_head(model, inputs, training):
-    features = model.body(inputs)
-    return features, model.head(features)
-
-
 def test_subclassed_models_with_feature_functions(data):
     x, y = data
     weights = []
     for gamma in (None, 0.0, 1.0):
         keras.utils.set_random_seed(3)
-        teacher, student = Subclassed(20), Subclassed(5)
+        teacher, student = (TwoLayers(n, activation="relu") for n in (20, 5))
         teacher(x)
         student(x)
         model = student
@@ -620,7 +657,7 @@ def test_subclassed_models_with_feature_functions(data):
 
 def test_feature_functions_may_name_several_features(data):
     x, y = data
-    teacher, student = Subclassed(20), Subclassed(5)
+    teacher, student = (TwoLayers(width, activation="relu") for width in (20, 5))
     teacher(x)
     student(x)
 
@@ -740,6 +777,7 @@ def test_validation_in_fit_is_the_students(data, teacher, student):
         "feature_spread",
         "loss",
         "lp_loss",
+        "neighbor_probability_loss",
         "student_loss",
         "val_accuracy",
         "val_loss",
@@ -754,7 +792,7 @@ def test_a_collapse_is_warned_of_once_with_the_remedy(data, teacher):
     student = keras.Sequential(
         [keras.Input((8,)), layers.Dense(6, name="features"), layers.Dense(3)]
     )
-    distiller = LPDistiller(teacher, student, gamma=1000.0)
+    distiller = LPDistiller(teacher, student, gamma=1000.0, distillation_losses=None)
     distiller.compile(keras.optimizers.Adam(0.02), cross_entropy())
     with pytest.warns(UserWarning, match="collapsed.*smaller `gamma`") as caught:
         history = fit(distiller, *data, epochs=40).history
@@ -770,7 +808,7 @@ def test_a_quick_collapse_is_warned_of(data, teacher, fits):
     student = keras.Sequential(
         [keras.Input((8,)), layers.Dense(6, name="features"), layers.Dense(3)]
     )
-    distiller = LPDistiller(teacher, student, gamma=1000.0)
+    distiller = LPDistiller(teacher, student, gamma=1000.0, distillation_losses=None)
     distiller.compile(keras.optimizers.Adam(0.03 / fits), cross_entropy())
     with pytest.warns(UserWarning, match="collapsed") as caught:
         for _ in range(fits):
