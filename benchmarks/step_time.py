@@ -125,7 +125,8 @@ def stock_distiller(teacher: keras.Model, student: keras.Model) -> keras.Model:
 
 def contenders(pair: Pair, batch: int) -> dict[str, Step]:
     stock = stock_distiller(pair.plain(pair.teacher()), pair.plain(pair.student()))
-    distiller = LPDistiller(pair.teacher(), pair.student())
+    # With the paper's loss alone, as the stock distiller beside it.
+    distiller = LPDistiller(pair.teacher(), pair.student(), distillation_losses=None)
     return {
         "student": training_step(pair.student(), batches(pair, batch)),
         "teacher": teacher_pass(pair.teacher(), batches(pair, batch)),

@@ -71,6 +71,11 @@ def compiled(model: keras.Model) -> keras.Model:
     return model
 
 
+def distiller(teacher: keras.Model | TeacherCache) -> LPDistiller:
+    """With the paper's loss alone."""
+    return LPDistiller(teacher, cnn_student(), distillation_losses=None)
+
+
 def batched(data: tf.data.Dataset, samples: int) -> tf.data.Dataset:
     return data.shuffle(samples).batch(BATCH).prefetch(tf.data.AUTOTUNE)
 
@@ -87,11 +92,11 @@ def epochs(teacher: keras.Model, samples: int, count: int) -> dict[str, Any]:
         contenders = {
             "plain": (compiled(cnn_student()), batched(data, samples)),
             "online": (
-                compiled(LPDistiller(teacher, cnn_student())),
+                compiled(distiller(teacher)),
                 batched(data, samples),
             ),
             "cached": (
-                compiled(LPDistiller(cache, cnn_student())),
+                compiled(distiller(cache)),
                 batched(attached, samples),
             ),
         }

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import tensorflow as tf
 
-from keras_lpd import LPDistiller, NeighborProbability
+from keras_lpd import LPDistiller
 from keras_lpd.datasets import load_arrays, mix_unlabelled
 from keras_lpd.models import cnn_student, cnn_teacher
 
@@ -54,13 +54,7 @@ teacher = train(cnn_teacher(shape), samples.shuffle(len(samples)).batch(128))
 alone = train(cnn_student(shape), labelled.shuffle(labels).batch(128))
 
 student = cnn_student(shape)
-distiller = LPDistiller(
-    teacher,
-    student,
-    gamma=None,  # without the locality preserving loss
-    distillation_losses=NeighborProbability(),
-    distillation_loss_weights=0.6,  # more than that needs more steps
-)
+distiller = LPDistiller(teacher, student)
 train(distiller, mix_unlabelled(labelled, images, ratio=1, batch_size=128))
 
 print(f"Teacher, with {len(samples):,} labels: {accuracy(teacher)}")
