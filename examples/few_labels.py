@@ -22,7 +22,7 @@ from keras_lpd.datasets import load_arrays, mix_unlabelled
 from keras_lpd.models import cnn_student, cnn_teacher
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-parser.add_argument("--steps", type=int, default=1000, help="of each training")
+parser.add_argument("--steps", type=int, default=800, help="of each training")
 options = parser.parse_args()
 
 try:
