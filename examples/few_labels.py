@@ -1,6 +1,6 @@
 """A student with 500 labels, trained on these alone and beside a teacher.
 
-    python examples/few_labels.py               # Fashion-MNIST, under five minutes
+    python examples/few_labels.py               # Fashion-MNIST, five minutes on 2 cores
     python examples/few_labels.py --steps 300   # sooner, and less accurate
 
 The teacher has seen all labels. The student has 500 of them, and the teacher's

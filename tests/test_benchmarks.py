@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lpd import LocalityPreserving, LPDistiller
+from keras_lpd import LocalityPreserving, LPDistiller, TeacherCache
 from keras_lpd.models import cnn_student, cnn_teacher
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -118,9 +118,6 @@ def compare(monkeypatch):
 def lay_out(folder, name, views, widths, labels=None):
     """256 images in some views, with features that tell which image they are of."""
     import tensorflow as tf
-
-    from keras_lpd import TeacherCache
-    from keras_lpd.models import cnn_teacher
 
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (views * 256, 8, 8, 1)).astype("uint8")

@@ -102,10 +102,10 @@ class LocalityPreserving(FeatureLoss):
     parameters. On its own it would shrink all features to one point: it goes
     beside a cross-entropy, or another loss that keeps samples apart.
 
-    `default_weight`, 0.005, suits features of any width best: on a validation split
-    of Fashion-MNIST, weights from 0.005 to 0.15 did equally well with a student of
-    32 features, and all but the smallest harmed one of 500
-    (`benchmarks/results/compare_methods.md`). With few labels larger ones do better.
+    `default_weight`, 0.005, suits features of any width: on a validation split of
+    Fashion-MNIST, weights from 0.005 to 0.15 did equally well with a student of 32
+    features, while 0.05 gained nothing with one of 500, and 0.15 cost it more than a
+    point (`benchmarks/results/compare_methods.md`).
     With every label at hand, random pairs did as well as the teacher's neighbours
     (`benchmarks/results/default_gamma.md`).
 
