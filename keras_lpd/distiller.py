@@ -208,6 +208,11 @@ class LPDistiller(keras.Model):
         """The weight of the locality preserving loss, fixed once made."""
         return self._settings["gamma"]
 
+    @property
+    def pooling(self) -> str | None:
+        """How the locality preserving loss makes vectors of feature maps."""
+        return self._settings["pooling"]
+
     def set_teacher(
         self,
         teacher: keras.Model | TeacherCache,
@@ -484,6 +489,44 @@ class LPDistiller(keras.Model):
             for variable in self.trainable_weights
             if id(variable) not in own
         )
+
+    def feature_extractor(
+        self, role: str, layer: str | None = None
+    ) -> FeatureExtractor:
+        """One forward pass of teacher or student, as its features are compared here.
+
+        Args:
+            role: `"teacher"` or `"student"`.
+            layer: Another layer than the one that is compared here.
+
+        Returns:
+            A `FeatureExtractor` of that one layer, and the outputs.
+
+        Raises:
+            ValueError: If there is no such model: the teacher is a cache, or missing.
+
+        Example:
+
+        >>> extract = LPDistiller(teacher, student).feature_extractor("student")
+        >>> extract(x_train[:32], training=False)["features"].shape
+        TensorShape([32, 32])
+        """
+        if role == "student":
+            function = self._student.function
+            layer = layer or self.student_layer or default_layer(self.student, function)
+            return FeatureExtractor(self.student, [layer], function=function)
+        if role != "teacher":
+            raise ValueError(
+                f"`role` must be 'teacher' or 'student'. Received: role={role!r}"
+            )
+        behind = self._require_teacher()
+        if isinstance(behind, CachedTeacher):
+            raise ValueError(
+                "The distiller's teacher is a cache, which knows no other samples "
+                "than those it was built from."
+            )
+        layer = layer or self.teacher_layer or behind.feature_layer
+        return behind.extractor([layer], outputs=True)
 
     # Saving: the student and its optimizer, never the teacher
 

@@ -82,10 +82,15 @@ class RunningTeacher:
         if asked.compares_outputs and is_graph(self.source):
             shapes = [tuple(output.shape) for output in self.source.outputs]
             check_outputs(self.name, shapes, student)
-        self._extract = FeatureExtractor(
+        layers = [key for key in asked.keys if key != OUTPUTS]
+        self._extract = self.extractor(layers, outputs=OUTPUTS in asked.keys)
+
+    def extractor(self, layers: Sequence[str], outputs: bool) -> FeatureExtractor:
+        """One pass of the model on what it makes of a batch."""
+        return FeatureExtractor(
             self.source,
-            [key for key in asked.keys if key != OUTPUTS],
-            outputs=OUTPUTS in asked.keys,
+            layers,
+            outputs=outputs,
             function=self._function,
             preprocessing=self._preprocessing,
         )
