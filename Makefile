@@ -43,11 +43,12 @@ format: .venv/dev.stamp  ## put the code into style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/demo.stamp  ## time a training step, the neighbours and the cache
+bench: .venv/demo.stamp  ## time a training step, neighbours, metrics and the cache
 	$(BIN)/python benchmarks/step_time.py
 	$(BIN)/python benchmarks/neighbors.py
 	$(BIN)/python benchmarks/teacher_cache.py
 	$(BIN)/python benchmarks/projection.py
+	$(BIN)/python benchmarks/metrics.py
 
 compare: .venv/demo.stamp  ## compare the methods on Fashion-MNIST (hours; it can be cut off)
 	$(BIN)/python benchmarks/compare_methods.py $(ARGS)

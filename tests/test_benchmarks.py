@@ -44,6 +44,14 @@ def test_neighbors(tmp_path):
 
 
 @pytest.mark.slow
+def test_metrics(tmp_path):
+    path = tmp_path / "metrics.json"
+    output = run("metrics.py", "--sizes", 300, "--rounds", 1, "--json", path)
+    assert "trustworthiness" in output
+    assert json.loads(path.read_text())
+
+
+@pytest.mark.slow
 def test_teacher_cache(tmp_path):
     path = tmp_path / "teacher_cache.json"
     output = run(
