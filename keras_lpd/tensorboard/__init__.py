@@ -1,0 +1,1 @@
+"""What TensorBoard shows of neighbourhoods: the dashboard, and files for others."""
