@@ -35,7 +35,8 @@ EXTRAS["dev"] = [
     *EXTRAS["examples"],
     "jax>=0.4.35",
     "pytest>=8.0",
-    "tensorboard>=2.18",
+    *EXTRAS["tensorboard"],
+    "selenium>=4.15",
     "ruff>=0.9",
     "mypy>=1.11",
 ]
@@ -48,7 +49,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["keras_lpd", "keras_lpd.*"]),
-    package_data={"keras_lpd": ["py.typed"]},
+    package_data={"keras_lpd": ["py.typed", "tensorboard/page/*"]},
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.18",
@@ -56,7 +57,12 @@ setup(
         "numpy>=1.26",
         "filelock>=3.12",
     ],
-    entry_points={"console_scripts": ["keras-lpd = keras_lpd.cli:main"]},
+    entry_points={
+        "console_scripts": ["keras-lpd = keras_lpd.cli:main"],
+        "tensorboard_plugins": [
+            "neighborhoods = keras_lpd.tensorboard.plugin:NeighborhoodsPlugin"
+        ],
+    },
     extras_require=EXTRAS,
     classifiers=[
         "Development Status :: 3 - Alpha",
