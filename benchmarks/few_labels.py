@@ -3,10 +3,10 @@
 A few images are labelled, the others are not: cross-entropy sees the labelled half of
 a batch, the distillation losses all of it. Teacher A was trained on all labels. The
 others have features but no outputs of use: B was trained on the classes 0 to 4, and
-its student learns the classes 5 to 9; C was trained without labels, to tell how an
-image was turned. Weights are tuned on the validation split for each teacher, at one
-number of labels and over three values a method; the test split is scored over other
-seeds, beside controls without which no gain means anything.
+its student learns the classes 5 to 9; C was trained without labels, to know an image
+again by another view of it (SimCLR). Weights are tuned on the validation split for
+each teacher, at one number of labels and over three values a method; the test split
+is scored over other seeds, beside controls without which no gain means anything.
 
     python benchmarks/few_labels.py --out runs/few_labels
 
@@ -29,6 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+import simclr
 import sweep
 import tensorflow as tf
 from controls import FeatureSize, OwnNeighbors, RandomPairs
@@ -44,6 +45,9 @@ STEPS = 2000
 RATE = 3e-3
 LABELLED = BATCH // 2
 """How many of a batch have labels."""
+PROJECTED = 64
+"""How wide the output is by which teacher C compares views."""
+SCORED = ("validation", "test")
 SEEN, UNSEEN = range(5), range(5, 10)
 """The classes that teacher B was trained on, and those that its student learns."""
 
@@ -65,7 +69,7 @@ class Cell:
 TEACHERS = {
     "A": "trained on all labels",
     "B": "headless, trained on other classes",
-    "C": "headless, trained without labels",
+    "C": "headless, trained without labels (SimCLR)",
 }
 LAYERS = {"A": ("features", OUTPUTS), "B": ("features",), "C": ("features",)}
 
@@ -129,7 +133,7 @@ class Plan:
 WHOLE = Plan(
     "fashion_mnist",
     held_back=5000,
-    teacher_epochs={"A": 12, "B": 6, "C": 6},
+    teacher_epochs={"A": 12, "B": 6, "C": 10},
     views=4,
     steps=STEPS,
     tuned_at=500,
@@ -227,39 +231,44 @@ def splits_of(splits: dict[str, Split], teacher: str) -> dict[str, Split]:
     return {name: only(split, UNSEEN) for name, split in splits.items()}
 
 
-def turned(images, labels, seed) -> tuple[tf.Tensor, tf.Tensor]:
-    """Images turned by 0 to 3 quarters, and by how many: teacher C's task."""
-    turns = tf.random.stateless_uniform(
-        [tf.shape(images)[0]], seed, maxval=4, dtype=tf.int32
-    )
-    all_four = tf.stack([tf.image.rot90(images, quarters) for quarters in range(4)], 1)
-    return tf.gather(all_four, turns, axis=1, batch_dims=1), turns
-
-
 def train_teacher(name: str, splits: dict[str, Split], epochs: int) -> keras.Model:
     x, y = splits["train"]
     if name == "B":
         return sweep.train_teacher(*only((x, y), SEEN), epochs, classes=len(SEEN))
     if name == "C":
-        return sweep.train_teacher(x, 0 * y, epochs, classes=4, task=turned)
+        return sweep.train_teacher(
+            x, y, epochs, PROJECTED, simclr.two_views,
+            simclr.contrastive_loss, simclr.partners_found,
+        )  # fmt: skip
     return sweep.train_teacher(x, y, epochs)
 
 
 def teacher_scores(name: str, teacher: keras.Model, splits: dict[str, Split]) -> dict:
     """A teacher's accuracy in its own task, and of its features in the student's."""
-    own = splits
-    if name == "B":
-        own = {part: only(split, SEEN) for part, split in splits.items()}
     if name == "C":
-        own = {
-            part: tuple(map(np.array, turned(*splits[part], (0, 0))))
-            for part in ("validation", "test")
-        }
+        own = {part: share_found(teacher, splits[part]) for part in SCORED}
+    elif name == "B":
+        seen = {part: only(split, SEEN) for part, split in splits.items()}
+        own = sweep.accuracies(teacher, seen)
+    else:
+        own = sweep.accuracies(teacher, splits)
     return {
         "parameters": teacher.count_params(),
-        **sweep.accuracies(teacher, own),
+        **own,
         "neighbors": neighbors_accuracy(teacher, splits_of(splits, name)),
     }
+
+
+def share_found(teacher: keras.Model, split: Split) -> float:
+    """How often teacher C knows an image again, among the views of a batch."""
+    x, y = split
+    size, found = min(BATCH, len(x)), []
+    for start in range(0, len(x) - size + 1, size):
+        rows = slice(start, start + size)
+        views, _ = simclr.two_views(x[rows], y[rows], (0, start))
+        projections = teacher(sweep.scaled(views), training=False)
+        found.append(np.mean(simclr.partners_found(None, projections)))
+    return float(np.mean(found))
 
 
 def neighbors_accuracy(teacher: keras.Model, splits: dict[str, Split]) -> float:

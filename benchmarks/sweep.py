@@ -127,8 +127,13 @@ def train_teacher(
     epochs: int,
     classes: int = 10,
     task: Callable[..., tuple] = lambda images, labels, seed: (images, labels),
+    loss: Any = None,
+    metric: Any = "accuracy",
 ) -> keras.Model:
-    """A teacher of these images, or of what a task makes of batches of them."""
+    """A teacher of these images, or of what a task makes of batches of them.
+
+    Without a loss of the task's own it is the cross-entropy.
+    """
     keras.utils.set_random_seed(0)
     steps, augment = len(x) // BATCH, augmentation("fashion_mnist")
 
@@ -143,8 +148,8 @@ def train_teacher(
     schedule = keras.optimizers.schedules.CosineDecay(1e-3, steps * epochs)
     trained.compile(
         keras.optimizers.Adam(schedule),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[metric],
     )
     for _ in range(epochs):
         trained.fit(batches, verbose=2)

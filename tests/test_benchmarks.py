@@ -361,3 +361,37 @@ def test_table_and_plot_are_of_what_there_is(few, tmp_path):
     assert "| KD | 0.5 | 60.00 ± 0.00 | +10.00 ± 0.00 | 50.00 | yes | 7 |" in table
     assert "| control: random pairs | 0.05 | 60.00 ± nan |" in table
     assert (tmp_path / "results.png").stat().st_size > 10_000
+
+
+@pytest.fixture
+def simclr(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("simclr")
+
+
+def test_a_view_is_to_be_told_from_all_others_but_its_partner(simclr, rng):
+    views = rng.normal(size=(6, 4)).astype("float32")
+    unit = views / np.linalg.norm(views, axis=1, keepdims=True)
+    expected, found = [], []
+    for i in range(6):
+        others = [j for j in range(6) if j != i]
+        alike = {j: np.exp(unit[i] @ unit[j] / simclr.TEMPERATURE) for j in others}
+        partner = (i + 3) % 6
+        expected.append(-np.log(alike[partner] / sum(alike.values())))
+        found.append(max(others, key=alike.get) == partner)
+    loss = simclr.contrastive_loss(None, views)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_array_equal(simclr.partners_found(None, views), found)
+
+
+def test_two_views_of_each_image(simclr):
+    images = np.zeros((3, 8, 8, 1), "uint8")
+    images[:, 2:6, 2:6, 0] = np.array([50, 100, 150])[:, None, None]
+    views, labels = simclr.two_views(images, None, (1, 2))
+    again, _ = simclr.two_views(images, None, (1, 2))
+    assert views.shape == (6, 8, 8, 1) and views.dtype == "uint8"
+    assert labels.shape == (6,)
+    np.testing.assert_array_equal(views, again)
+    brightest = np.max(views, axis=(1, 2, 3)) / np.tile([50, 100, 150], 2)
+    assert np.all((brightest > 0.55) & (brightest < 1.45))
+    assert not np.array_equal(views[:3], views[3:])
