@@ -75,7 +75,8 @@ class LPDistiller(keras.Model):
         student: A built `keras.Model` to be trained.
         gamma: Weight of the locality preserving loss, at least 0. At 0 the
             loss is logged but has no effect. `None` leaves it out. Defaults
-            to `LocalityPreserving.default_weight`.
+            to `LocalityPreserving.default_weight`; with few labels ten times that
+            was best.
         k: How many neighbours it gives a sample in its batch. Defaults to 5.
         sigma: Width of the heat kernel, a positive float or `"auto"`.
         normalize: `None`, `"l2"` or `"spread"`, see
@@ -117,7 +118,9 @@ class LPDistiller(keras.Model):
     **The defaults** come from a validation split of Fashion-MNIST and two students,
     32 and 500 features wide. Tried were weights of the locality preserving loss from
     0.005 to 0.15, without and with `normalize="spread"`, alone and beside neighbour
-    probability at 0.6 and 2 (`benchmarks/results/compare_methods.md`).
+    probability at 0.6 and 2 (`benchmarks/results/compare_methods.md`). With few labels
+    `gamma=0.05` was better, and with a teacher that has never seen the classes the
+    paper's loss alone (`benchmarks/results/few_labels.md`).
 
     Example:
 
@@ -433,7 +436,8 @@ class LPDistiller(keras.Model):
         loss = super().compute_loss(x, y, y_pred, sample_weight, training=training)
         if self._compiled_by_default and isinstance(self.loss, CrossEntropy):
             self._compiled_by_default = False  # said once
-            guess = "" if is_graph(self.student) else " (assumed: a subclassed student)"
+            known = is_graph(self._student_graph)
+            guess = "" if known else " (assumed: a subclassed student)"
             logger.info(
                 "Not compiled, so: Adam, %s%s, accuracy.", self.loss.chosen, guess
             )
@@ -460,7 +464,7 @@ class LPDistiller(keras.Model):
     @property
     def output_names(self) -> list[str]:
         # Keras finds losses and metrics that are given by output name with this.
-        return self.student.output_names
+        return self._student_graph.output_names
 
     def test_step(self, data: Any) -> dict[str, Any]:
         if keras.utils.unpack_x_y_sample_weight(data)[1] is None:
@@ -527,6 +531,21 @@ class LPDistiller(keras.Model):
             )
         layer = layer or self.teacher_layer or behind.feature_layer
         return behind.extractor([layer], outputs=True)
+
+    def _arguments(self) -> dict[str, Any]:
+        """What makes the same distiller again, but for the student."""
+        behind, preprocessing = self._teacher, None
+        if isinstance(behind, RunningTeacher):
+            preprocessing = behind.extractor([], outputs=True).preprocessing
+        return {
+            **self._settings,
+            "teacher": self.teacher,
+            "student_layer": self.student_layer,
+            "distillation_losses": self.distillation_losses,
+            "distillation_loss_weights": self.distillation_loss_weights,
+            "teacher_features": self._teacher_function,
+            "teacher_preprocessing": preprocessing,
+        }
 
     # Saving: the student and its optimizer, never the teacher
 
@@ -602,15 +621,21 @@ class LPDistiller(keras.Model):
         """Whether there is a loss on features which names no layer itself."""
         return any(t.compares_features and not t.layer(role) for t in self._terms)
 
+    @property
+    def _student_graph(self) -> keras.Model:
+        """The model that tells what the student's outputs are: itself."""
+        return self.student
+
     def _compile_by_default(self) -> None:
-        if is_graph(self.student) and len(self.student.outputs) != 1:
+        graph = self._student_graph
+        if is_graph(graph) and len(graph.outputs) != 1:
             raise ValueError(
                 "`fit` without `compile` is for students with one output; "
-                f"'{self.student.name}' has {len(self.student.outputs)}. Call "
+                f"'{graph.name}' has {len(graph.outputs)}. Call "
                 "`compile` with a loss for each."
             )
-        activation = output_activation(self.student)
-        units = self.student.outputs[0].shape[-1] if is_graph(self.student) else None
+        activation = output_activation(graph)
+        units = graph.outputs[0].shape[-1] if is_graph(graph) else None
         binary = activation == "sigmoid" or units == 1
         accuracy = (
             keras.metrics.BinaryAccuracy(
