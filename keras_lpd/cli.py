@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_cache(commands)
+    _add_export(commands)
     return parser
 
 
@@ -118,6 +119,73 @@ def _cache(options: argparse.Namespace) -> None:
         projection=options.projection,
         batch_size=options.batch_size,
     )
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    from keras_lpd.datasets import NAMES
+
+    command = commands.add_parser(
+        "export",
+        help="write a student to a LiteRT file for phones, and check the file",
+        description="Writes a student to a LiteRT file, runs it on the test images of "
+        "a data set, and prints how it compares with the student: `to_litert` and "
+        "`evaluate_litert` of keras_lpd.compress. Ranges of integers are set by the "
+        "training images. If it can't be made, an older file stays as it was.",
+    )
+    command.set_defaults(run=_export)
+    required = command.add_argument_group("required")
+    add = required.add_argument
+    add("--student", required=True, metavar="FILE", help="the trained student, .keras")
+    add(
+        "--dataset",
+        required=True,
+        metavar="NAME",
+        choices=NAMES,
+        help=" or ".join(NAMES),
+    )
+    add("--out", required=True, metavar="FILE", help="the file to be made, .tflite")
+    add = command.add_argument
+    add("--data-dir", metavar="DIR", help="where tensorflow-datasets keeps its data")
+    add(
+        "--quantize",
+        choices=["float16", "int8", "int16x8"],
+        help="what the numbers become (default: they stay float32)",
+    )
+    add(
+        "--float-io",
+        action="store_true",
+        help="let a file of integers take and give floats",
+    )
+    add(
+        "--samples",
+        type=int,
+        default=500,
+        metavar="N",
+        help="how many training images set the ranges of integers (default: 500)",
+    )
+    add("--json", action="store_true", help="print the check as JSON")
+    add("--debug", action="store_true", help="show where an error comes from")
+
+
+def _export(options: argparse.Namespace) -> None:
+    import keras
+
+    import keras_lpd.models  # noqa: F401  # Registers the layers of its own.
+    from keras_lpd.compress import evaluate_litert, to_litert
+    from keras_lpd.datasets import load_arrays
+
+    student = keras.saving.load_model(options.student, compile=False)
+    data = load_arrays(options.dataset, options.data_dir)
+    path = to_litert(
+        student,
+        options.out,
+        options.quantize,
+        data.x_train,
+        representative_samples=options.samples,
+        float_io=options.float_io,
+    )
+    check = evaluate_litert(path, (data.x_test, data.y_test), student)
+    print(check.to_json() if options.json else check)
 
 
 def _in_one_line(error: Exception) -> str:
