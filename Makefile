@@ -26,7 +26,7 @@ demo: .venv/demo.stamp  ## distil a student on real data, print and draw the res
 	$(BIN)/python examples/quickstart.py $(ARGS)
 
 test: .venv/dev.stamp  ## run the tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 test-slow: .venv/dev.stamp  ## run the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)

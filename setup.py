@@ -35,6 +35,7 @@ EXTRAS["dev"] = [
     *EXTRAS["examples"],
     "jax>=0.4.35",
     "pytest>=8.0",
+    "pytest-xdist>=3.5",
     *EXTRAS["compress"],
     *EXTRAS["tensorboard"],
     "selenium>=4.15",

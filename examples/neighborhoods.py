@@ -1,6 +1,6 @@
 """A student that is watched while it learns: which neighbours of the teacher it keeps.
 
-    python examples/neighborhoods.py         # Fashion-MNIST, five minutes on 2 cores
+    python examples/neighborhoods.py         # Fashion-MNIST, some minutes on 2 cores
     tensorboard --logdir logs                # then open the tab "Neighborhoods"
 
 Two students are trained on 5,000 images, one with its teacher's neighbourhoods and one
