@@ -118,7 +118,8 @@ class EmbeddingProjector(WatchingCallback):
         summaries.write(self._writers["student"], epoch, tensors)
         columns = self._columns(student, overlap)
         self._runs["teacher"].add("teacher", self.teacher.features, columns)
-        self._runs["student"].add(f"epoch {epoch + 1}", student.features, columns)
+        name = f"epoch {epoch + 1:03d}"  # The Projector sorts names as text.
+        self._runs["student"].add(name, student.features, columns)
 
     def _make_sheet(self) -> Any:
         """Thumbnails of the samples, or `None`: of their first input that is images."""

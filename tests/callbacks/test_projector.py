@@ -100,7 +100,7 @@ def test_the_projector_has_a_run_for_each_model_and_keeps_the_epochs(written, da
     }
     assert names == {
         "teacher": ["teacher"],
-        "student": ["epoch 1", "epoch 3", "epoch 4"],
+        "student": ["epoch 001", "epoch 003", "epoch 004"],
     }
     for role, model in (("teacher", teacher), ("student", student)):
         run = folder / role
@@ -217,7 +217,7 @@ def test_inputs_that_are_no_images_go_without_thumbnails(data, tmp_path):
 def test_without_names_and_without_labels(data, tmp_path):
     about, _ = seen(tmp_path / "unnamed", LPDistiller(*models()), data)
     assert about["class_names"] is None and len(about["labels"]) == COUNT
-    rows = table_of(tmp_path / "unnamed" / "student" / "epoch_1_metadata.tsv")
+    rows = table_of(tmp_path / "unnamed" / "student" / "epoch_001_metadata.tsv")
     assert "name" not in rows[0] and rows[0]["student predicts"] in ("0", "1", "2")
 
     look = EmbeddingProjector(tmp_path / "unlabelled", data[0], k=K)
@@ -285,7 +285,11 @@ def test_a_training_goes_on_in_the_same_folder(data, tmp_path):
     look = EmbeddingProjector(tmp_path, data, every=10, k=K)
     fitted(distiller, data, [look], epochs=4, initial_epoch=2)
     embeddings = config_of(tmp_path / "student").embeddings
-    assert [one.tensor_name for one in embeddings] == ["epoch 1", "epoch 2", "epoch 4"]
+    assert [one.tensor_name for one in embeddings] == [
+        "epoch 001",
+        "epoch 002",
+        "epoch 004",
+    ]
     assert len(first) == 4 and all(f.read_bytes() == x for f, x in first.items())
     assert ("overlap", 3) in tensors_of(tmp_path / "student")
     assert not list(tmp_path.rglob("*.part"))
@@ -306,7 +310,7 @@ def test_a_training_that_is_stopped_early_ends_with_its_last_epoch(data, tmp_pat
         callbacks = [Stop(), look][order]
         fitted(LPDistiller(*models()), data, callbacks, epochs=9)
         embeddings = config_of(folder / "student").embeddings
-        assert [one.tensor_name for one in embeddings] == ["epoch 1", "epoch 2"]
+        assert [one.tensor_name for one in embeddings] == ["epoch 001", "epoch 002"]
         last = np.loadtxt(folder / "student" / embeddings[-1].tensor_path)
         assert np.ptp(last) > 0
 
@@ -354,4 +358,4 @@ def test_names_that_tensorflow_may_not_know(data, tmp_path):
     fitted(
         LPDistiller(*models()), data, [EmbeddingProjector(folder, data, k=K)], epochs=1
     )
-    assert tf.io.gfile.exists(str(folder / "student" / "epoch_1.tsv"))
+    assert tf.io.gfile.exists(str(folder / "student" / "epoch_001.tsv"))

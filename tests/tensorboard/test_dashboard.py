@@ -733,7 +733,7 @@ return item !== undefined;
 
 @pytest.mark.parametrize(
     ("role", "tensor"),
-    [("teacher", "teacher"), ("student", "epoch 1"), ("student", "epoch 4")],
+    [("teacher", "teacher"), ("student", "epoch 001"), ("student", "epoch 004")],
 )
 def test_the_projector_shows_points_and_thumbnails(
     browser, server, trainings, role, tensor
