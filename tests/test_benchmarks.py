@@ -304,14 +304,6 @@ def test_student_of_other_classes_sees_none_that_its_teacher_knows(few):
         assert few.splits_of(splits, teacher) is splits
 
 
-def test_task_without_labels_is_to_tell_the_turns(few):
-    images = np.arange(200 * 4).reshape(200, 2, 2, 1)
-    turned, turns = (np.array(part) for part in few.turned(images, None, (0, 1)))
-    assert set(turns) == {0, 1, 2, 3}
-    for image, result, quarters in zip(images, turned, turns, strict=True):
-        np.testing.assert_array_equal(np.rot90(image, quarters), result)
-
-
 def test_headless_teachers_lend_no_logits_and_share_cross_entropy(few):
     plan, weights = few.WHOLE, dict.fromkeys(few.METHODS, 1.0) | {"CE": None}
     of = {

@@ -58,6 +58,11 @@ class Adapter(keras.Model):
             dtype=variable.dtype.name,
             name=variable.name.split(":")[0].replace("/", "."),
         )
+        if shared.value is not variable:
+            raise RuntimeError(
+                f"Keras {keras.__version__} copies variables of TensorFlow, where they "
+                "have to be shared. Expected: a version of at least 3.12."
+            )
         source = self.crossing.variables.get(variable.name)
         if source is not None:
             shared.regularizer = source.regularizer

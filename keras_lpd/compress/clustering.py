@@ -54,8 +54,8 @@ def cluster(distiller: LPDistiller, clusters: int = 16) -> ClusteringDistiller:
 
     >>> clustering = cluster(LPDistiller(teacher, student), clusters=8)
     >>> history = clustering.fit(x_train, y_train, verbose=0)
-    >>> len(np.unique(clustering.strip().get_layer("features").kernel))
-    8
+    >>> len(np.unique(clustering.strip().get_layer("features").kernel)) <= 8
+    True
 
     Source: Han et al., "Deep Compression", arXiv 1510.00149.
     """

@@ -117,10 +117,10 @@ def evaluate_litert(
     """Scores a LiteRT file, and holds it against the model it was made of.
 
     It is the file that is run, one sample at a time, by the interpreter that phones
-    have too (of ai-edge-litert, or else the older one in TensorFlow). What goes into
-    and comes out of a file of integers is turned from and into floats by the file's
-    own scales. Latency and memory are those of this machine, measured in a process of
-    its own, with zeros for a sample.
+    have too: that of ai-edge-litert, or else TensorFlow's older and slower one. What
+    goes into and comes out of a file of integers is turned from and into floats by the
+    file's own scales. Latency and memory are those of this machine, measured in a
+    process of its own, with zeros for a sample.
 
     Args:
         path: The file, of `to_litert` or anyone else; it has one output.

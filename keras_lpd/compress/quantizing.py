@@ -137,24 +137,25 @@ class QuantizingDistiller(CompressingDistiller):
     def strip(self) -> Any:
         """A tf_keras model that rounds as the int8 file will, to be converted.
 
+        It shares its layers with the model that is trained here.
+
         Raises:
             ValueError: If it was neither fitted nor calibrated, or zeros or values of
                 what was done before are lost.
         """
+        self._check_kernels()
+        inner, count = self.student.inner, len(self.crossing.source.outputs)
+        outputs = inner.outputs[:count]
+        return load("tf_keras").Model(inner.inputs, outputs, name=inner.name)
+
+    def kernels(self) -> dict[str, np.ndarray]:
+        """The kernels rounded to 8 bits, as the forward pass uses them, by paths."""
         if not self.calibrated:
             raise ValueError(
                 f"Student '{self.student.name}' knows no ranges yet, and would give "
                 "nonsense. `fit` first, or `calibrate(inputs)` with some hundred "
                 "samples."
             )
-        self._check_kernels()
-        inner, count = self.student.inner, len(self.crossing.source.outputs)
-        model = load("tf_keras").Model(inner.inputs, inner.outputs[:count])
-        model._name = self.student.name
-        return model
-
-    def kernels(self) -> dict[str, np.ndarray]:
-        """The kernels rounded to 8 bits, as the forward pass uses them, by paths."""
         found = {}
         for path, wrapper in self._wrappers.items():
             (kernel, quantizer, ranges), *_ = wrapper._weight_vars
@@ -279,7 +280,6 @@ def _check_precision(crossing: Crossing) -> None:
             raise ValueError(
                 f"Layer '{path}' of model '{crossing.source.name}' computes in "
                 f"{dtype}; quantisation aware training is for students of float32. "
-                "Build the "
-                "student under the policy 'float32', and give it the weights: "
-                "`float32_student.set_weights(student.get_weights())`."
+                "Build the student under the policy 'float32', and give it the "
+                "weights: `float32_student.set_weights(student.get_weights())`."
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_lpd.compress.signature import Signature
@@ -28,6 +29,9 @@ def take_inputs(data: Any, most: int) -> Any:
 
     if isinstance(data, (dict, list)):
         data = (data,)
+    data = keras.tree.map_structure(
+        lambda one: one[:most] if getattr(one, "shape", ()) else one, data
+    )
     try:
         return Samples.take(data, most).inputs
     except (TypeError, ValueError) as error:

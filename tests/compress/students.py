@@ -1,9 +1,12 @@
 """Small models and data to compress."""
 
+import functools
+
 import keras
 import numpy as np
 
 from keras_lpd import LPDistiller
+from keras_lpd.compress import prune
 
 L = keras.layers
 
@@ -52,6 +55,14 @@ def teacher(shape=(8, 8, 1)):
 
 def distiller(model=None, **kwargs):
     return LPDistiller(teacher(), model or student(), **kwargs)
+
+
+@functools.cache
+def pruned():
+    """A distiller whose student is pruned by half; to be looked at alone."""
+    result = prune(distiller(shake(student())), 0.5, "constant")
+    result.fit(*images(), verbose=0)
+    return result
 
 
 def shake(model, seed=0):

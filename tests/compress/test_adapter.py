@@ -84,10 +84,11 @@ def test_it_trains_as_the_model_does():
     """Constraints and losses and all; batch normalization aside, where they differ."""
     model, adapter = adapted(student(*cloned(REGULARIZED)))
     x, y = images()
+    logs = []
     for one in (model, adapter):
-        one.compile(keras.optimizers.SGD(0.05), loss())
-        logs = one.fit(x, y, epochs=2, shuffle=False, verbose=0).history
-    assert logs["loss"][1] < logs["loss"][0]
+        one.compile(keras.optimizers.SGD(0.01), loss())
+        logs.append(one.fit(x, y, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(*logs, rtol=1e-4)
     for ours, theirs in zip(model.weights, adapter.weights, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     norms = np.linalg.norm(np.asarray(adapter.weights[0]).reshape(-1, 4), axis=0)

@@ -4,9 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lpd.compress import cluster, prune
+from keras_lpd import LPDistiller
+from keras_lpd.compress import cluster
 from keras_lpd.compress.packages import load
-from tests.compress.students import distiller, images, same, shake, student
+from keras_lpd.models import cnn_teacher
+from tests.compress.students import distiller, images, pruned, same, shake, student
 
 L = keras.layers
 
@@ -17,17 +19,12 @@ def values(kernels):
 
 def test_kernels_have_few_values(digits, trained):
     """Of a student that knows the digits, and goes on knowing them."""
-    from keras_lpd import LPDistiller
-    from keras_lpd.models import cnn_teacher
-
     before = trained.get_weights()
-    given = LPDistiller(cnn_teacher((8, 8, 1)), trained, gamma=None)
+    given = LPDistiller(cnn_teacher((8, 8, 1)), trained)
     result = cluster(given, 16)
     start = result.kernels()
     assert max(values(start).values()) <= 16
-    result.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
-    x, y = digits.x_train, digits.y_train
-    result.fit(x, y, epochs=1, verbose=0)
+    result.fit(digits.x_train, digits.y_train, verbose=0)
     kernels = result.kernels()
     assert list(kernels) == ["conv_1", "conv_2", "conv_3", "features", "logits"]
     assert 8 <= min(values(kernels).values()) <= max(values(kernels).values()) <= 16
@@ -41,10 +38,8 @@ def test_kernels_have_few_values(digits, trained):
 
 def test_what_was_pruned_stays_zero():
     x, y = images()
-    pruned = prune(distiller(shake(student())), 0.5, "constant")
-    pruned.fit(x, y, verbose=0)
-    before = pruned.kernels()
-    result = cluster(pruned, 8)
+    before = pruned().kernels()
+    result = cluster(pruned(), 8)
     assert result.methods == ("prune", "cluster")
     result.fit(x, y, epochs=2, verbose=0)
     kernels = result.kernels()

@@ -270,7 +270,7 @@ def test_the_older_interpreter_does_as_well(files, digits, monkeypatch, capfd):
         warnings.simplefilter("error")
         file = LiteRTFile(files["int8"])
     assert "tensorflow" in type(file._interpreter).__module__
-    np.testing.assert_allclose(file.predict(digits.x_test[:20]), expected)
+    np.testing.assert_allclose(file.predict(digits.x_test[:20]), expected, atol=1.0)
     assert capfd.readouterr() == ("", "")
     monkeypatch.delattr(tf.lite, "Interpreter")
     with pytest.raises(ImportError, match="keras-lpd\\[compress\\]"):

@@ -1,5 +1,6 @@
 """LiteRT files: what is in them, and what is refused."""
 
+import importlib.util
 import subprocess
 import sys
 import warnings
@@ -22,6 +23,11 @@ L = keras.layers
 
 def model_of(*layers, shape=(6,), dtype=None):
     return keras.Sequential([keras.Input(shape, dtype=dtype), *layers])
+
+
+def needs(package):
+    missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(missing, reason=f"{package} is not installed")
 
 
 def parity(model, path, inputs, atol=1e-5):
@@ -93,6 +99,7 @@ def test_sizes_of_a_realistic_student(tmp_path):
     assert sizes["int8"] < 0.34 * sizes[None]
 
 
+@needs("ai_edge_litert")
 def test_a_fresh_process_needs_no_tensorflow(files, trained, digits, tmp_path):
     np.save(tmp_path / "x.npy", digits.x_test[:5])
     code = f"""
@@ -397,7 +404,6 @@ def aware(digits):
     """A tf_keras model, trained and trained again aware of its quantisation."""
     from keras_lpd.compress.packages import load
 
-    load("tensorflow_model_optimization")
     tfmot, tf_keras = load("tensorflow_model_optimization"), load("tf_keras")
     tf_keras.utils.set_random_seed(0)
     layers = tf_keras.layers
@@ -418,6 +424,7 @@ def aware(digits):
     return plain, tfmot.quantization.keras.quantize_model(plain)
 
 
+@needs("tensorflow_model_optimization")
 def test_a_model_of_quantization_aware_training(aware, digits, tmp_path):
     model = aware[1]
     with pytest.raises(ValueError, match="it was not trained"):
@@ -435,6 +442,7 @@ def test_a_model_of_quantization_aware_training(aware, digits, tmp_path):
     assert keras.__version__.startswith("3")
 
 
+@needs("tensorflow_model_optimization")
 def test_plain_models_of_tf_keras(aware, digits, tmp_path):
     plain = aware[0]
     for quantize, atol in ((None, 1e-5), ("int8", 1.0)):
@@ -443,6 +451,7 @@ def test_plain_models_of_tf_keras(aware, digits, tmp_path):
         np.testing.assert_allclose(found, plain(digits.x_test), atol=atol)
 
 
+@needs("tensorflow_model_optimization")
 def test_wrappers_for_pruning_have_to_go(aware, tmp_path):
     from keras_lpd.compress.packages import load
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_lpd.compress import prune
 from keras_lpd.compress.bridge import cross
@@ -27,12 +28,11 @@ def cross_entropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-@pytest.mark.parametrize("schedule", ["polynomial", "constant"])
-def test_every_kernel_has_its_share_of_zeros(schedule):
+def test_every_kernel_has_its_share_of_zeros():
     x, y = images()
-    result = prune(distiller(shake(student())), 0.6, schedule)
+    result = prune(distiller(shake(student())), 0.6, "constant")
     assert result.sparsity == 0.0
-    result.fit(x, y, epochs=2, verbose=0)
+    result.fit(x, y, verbose=0)
     kernels = result.kernels()
     assert list(kernels) == ["conv", "features", "logits"]
     assert zeros(kernels) == expected_zeros(kernels, 0.6)
@@ -55,7 +55,9 @@ def test_sparsity_rises_over_the_first_half():
     x, y = images()
     result.fit(x, y, epochs=6, callbacks=look, verbose=0)
     assert 0.3 < seen[0] < seen[1] < seen[2]
-    assert seen[2] == seen[3] == seen[5] == pytest.approx(0.75, abs=0.01)
+    assert seen[2] == seen[3] == seen[5]
+    kernels = result.kernels()
+    assert zeros(kernels) == expected_zeros(kernels, 0.75)
     # And stays where it is in another training.
     result.fit(x, y, epochs=1, callbacks=look, verbose=0)
     assert seen[6] == seen[5]
@@ -159,8 +161,6 @@ def test_nothing_to_prune_is_refused():
 
 
 def test_unknown_lengths_are_refused():
-    import tensorflow as tf
-
     x, y = images()
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(32)
     data = data.filter(lambda x, y: True)

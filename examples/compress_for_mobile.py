@@ -1,0 +1,169 @@
+"""From a distilled student to a file for a phone: which way is smallest, and how good?
+
+    python examples/compress_for_mobile.py             # Fashion-MNIST
+    python examples/compress_for_mobile.py --seeds 1   # sooner
+
+A student learns from its teacher. Then it is pruned, clustered, trained for 8 bits, or
+quantised as it is, and written to LiteRT files. Where it is trained further, that is
+done beside the teacher (LP), and for comparison with the labels alone (CE). What is
+scored are the files. Without Fashion-MNIST, the digits do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lpd import LPDistiller, TeacherCache
+from keras_lpd.compress import (
+    cluster,
+    evaluate_litert,
+    prune,
+    quantize_aware,
+    to_litert,
+)
+from keras_lpd.compress.evaluating import Check
+from keras_lpd.datasets import load_arrays
+from keras_lpd.models import cnn_student, cnn_teacher
+
+BATCH = 64
+
+parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+add = parser.add_argument
+add("--dataset", default="fashion_mnist")
+add("--images", type=int, default=20_000, help="how many the students learn from")
+add("--epochs", type=int, default=20, help="of a student")
+add("--further", type=int, default=5, help="epochs of what follows on that")
+add("--seeds", type=int, default=3)
+add("--out", default="docs/compression.png", help="where the plot goes")
+options = parser.parse_args()
+
+try:
+    data = load_arrays(options.dataset)
+except (ImportError, RuntimeError) as error:
+    print(f"Taking the digits, as there is no {options.dataset}: {error}")
+    data = load_arrays("digits")
+x, y = data.x_train[: options.images], data.y_train[: options.images]
+test = data.x_test, data.y_test
+shape, classes = x.shape[1:], int(y.max()) + 1
+
+
+def cross_entropy() -> keras.losses.Loss:
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def trained(
+    distiller: LPDistiller, batches: tf.data.Dataset, epochs: int, rate: float
+) -> LPDistiller:
+    """Trains it with a learning rate that falls to 0."""
+    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * len(batches))
+    distiller.compile(keras.optimizers.Adam(schedule), cross_entropy())
+    distiller.fit(batches, epochs=epochs, verbose=0)
+    return distiller
+
+
+def files_of(seed: int, folder: pathlib.Path) -> Iterator[tuple[str, Check]]:
+    """Trains, writes and scores all files of a seed."""
+    keras.utils.set_random_seed(seed)
+    samples = tf.data.Dataset.from_tensor_slices((x, y))
+    batches = cache.attach(samples).shuffle(len(x), seed=seed).batch(BATCH)
+    student = cnn_student(shape, classes)
+    trained(LPDistiller(cache, student), batches, options.epochs, 3e-3)
+
+    def distilled() -> LPDistiller:
+        return LPDistiller(cache, student)
+
+    def labels_alone() -> LPDistiller:
+        return LPDistiller(cache, student, gamma=0.0, distillation_losses=None)
+
+    def further(compressing: LPDistiller) -> LPDistiller:
+        return trained(compressing, batches, options.further, 1e-3)
+
+    def check(name: str, model, quantize: str | None = None) -> tuple[str, Check]:
+        file = to_litert(model, folder / "student.tflite", quantize, x)
+        return name, evaluate_litert(file, test)
+
+    yield check("float32", student)
+    yield check("float16", student, "float16")
+    yield check("int8, after training", student, "int8")
+    for beside, start in (("LP", distilled), ("CE", labels_alone)):
+        aware = further(quantize_aware(start()))
+        yield check(f"int8, trained for it ({beside})", aware.strip(), "int8")
+        pruned = further(prune(start(), 0.75))
+        yield check(f"pruned 75 % ({beside})", pruned.strip())
+        if beside == "LP":
+            both = further(quantize_aware(pruned))
+            yield check("pruned 75 %, then int8 (LP)", both.strip(), "int8")
+    clustered = further(cluster(distilled(), 16))
+    yield check("16 values a kernel (LP)", clustered.strip())
+
+
+def table(found: dict[str, list[Check]]) -> Iterator[str]:
+    yield "| file | bytes | gzipped | accuracy | ms a sample, 1 / 2 threads |"
+    yield "|---|---|---|---|---|"
+    for name, checks in found.items():
+        mean = mean_of(checks)
+        spread = np.std([100 * one.accuracy for one in checks], ddof=len(checks) > 1)
+        yield (
+            f"| {name} | {mean('bytes'):,.0f} | {mean('gzip_bytes'):,.0f} | "
+            f"{100 * mean('accuracy'):.2f} ± {spread:.2f} | "
+            f"{mean('latency_ms'):.3f} / {mean('latency_ms_2'):.3f} |"
+        )
+
+
+def mean_of(checks: list[Check]) -> Callable[[str], float]:
+    return lambda name: float(np.mean([getattr(check, name) for check in checks]))
+
+
+def draw(found: dict[str, list[Check]], file: pathlib.Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
+    for name, checks in found.items():
+        mean = mean_of(checks)
+        size, share = mean("gzip_bytes") / 1000, 100 * mean("accuracy")
+        color = "tab:gray" if "(CE)" in name else "tab:red"
+        color = "black" if name == "teacher" else color
+        axis.plot(size, share, "o", color=color)
+        axis.annotate(
+            name, (size, share), (5, 4), textcoords="offset points", fontsize=9
+        )
+    axis.set_xscale("log")
+    axis.set_xlabel("size of the file, gzipped, kB")
+    axis.set_ylabel("test accuracy of the file, %")
+    axis.margins(x=0.2, y=0.1)
+    axis.grid(alpha=0.3)
+    figure.savefig(file, dpi=110)
+
+
+keras.utils.set_random_seed(0)
+teacher = cnn_teacher(shape, classes)
+teacher.compile("adam", cross_entropy(), metrics=["accuracy"])
+teacher.fit(data.x_train, data.y_train, batch_size=128, epochs=5, verbose=2)
+
+found: dict[str, list[Check]] = {}
+with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    file = to_litert(teacher, folder / "teacher.tflite")
+    found["teacher"] = [evaluate_litert(file, test)]
+    cache = TeacherCache.build(
+        teacher, tf.data.Dataset.from_tensor_slices((x, y)), folder / "cache"
+    )
+    for seed in range(options.seeds):
+        for kind, check in files_of(seed, folder):
+            found.setdefault(kind, []).append(check)
+            print(f"seed {seed}, {kind}: {check.accuracy:.2%}", flush=True)
+print("\n".join(table(found)))
+draw(found, pathlib.Path(options.out))
