@@ -130,21 +130,26 @@ def draw(found: dict[str, list[Check]], file: pathlib.Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
+    figure, axis = plt.subplots(figsize=(10, 4.5), layout="constrained")
+    markers = dict(zip((kind.partition(" (")[0] for kind in found), "*osDv^PX<>"))
     for name, checks in found.items():
-        mean = mean_of(checks)
-        size, share = mean("gzip_bytes") / 1000, 100 * mean("accuracy")
-        color = "tab:gray" if "(CE)" in name else "tab:red"
-        color = "black" if name == "teacher" else color
-        axis.plot(size, share, "o", color=color)
-        axis.annotate(
-            name, (size, share), (5, 4), textcoords="offset points", fontsize=9
+        labels_alone = "(CE)" in name
+        shares = [100 * check.accuracy for check in checks]
+        axis.errorbar(
+            mean_of(checks)("gzip_bytes") / 1000,
+            np.mean(shares),
+            np.std(shares, ddof=len(checks) > 1),
+            fmt=markers[name.partition(" (")[0]],
+            color="black" if name == "teacher" else None,
+            markerfacecolor="white" if labels_alone else None,
+            markersize=8,
+            label=name,
         )
     axis.set_xscale("log")
     axis.set_xlabel("size of the file, gzipped, kB")
     axis.set_ylabel("test accuracy of the file, %")
-    axis.margins(x=0.2, y=0.1)
     axis.grid(alpha=0.3)
+    figure.legend(loc="outside right center")
     figure.savefig(file, dpi=110)
 
 

@@ -19,7 +19,7 @@ from keras_lpd.caching.row_files import sync_folder
 from keras_lpd.checks import check_model
 from keras_lpd.compress.litert_file import LiteRTFile
 from keras_lpd.compress.quiet import quietly
-from keras_lpd.compress.representative import take_inputs, take_samples
+from keras_lpd.compress.representative import take_evenly, take_inputs, take_samples
 from keras_lpd.compress.signature import Signature, identifiers, is_tf_keras
 
 KINDS = ("float16", "int8", "int16x8")
@@ -55,7 +55,8 @@ def to_litert(
         representative_data: What `"int8"` and `"int16x8"` set the ranges of their
             numbers by: inputs as in training, without augmentation. Arrays,
             `(inputs, labels)`, or batches in a `tf.data.Dataset` or a
-            `keras.utils.PyDataset`; labels are left out. Quantization-aware training
+            `keras.utils.PyDataset`; labels are left out. Defaults to what the
+            distiller was fitted on, where `student` is one. Quantization-aware training
             has set the ranges already; there, and for floats, it need not be given,
             and serves to find the shape of samples where the model doesn't tell it.
         representative_samples: How many of the samples are looked at, the first
@@ -96,11 +97,14 @@ def to_litert(
     if aware:
         _check_aware(model, quantize)
     integers = quantize in ("int8", "int16x8")
+    if integers and representative_data is None:
+        representative_data = _training_data(student, most)
     if integers and not aware and representative_data is None:
         raise ValueError(
             f'quantize="{quantize}" sets the ranges of the numbers by samples. Give '
             "`representative_data=`: some hundred inputs of the training data, such as "
-            "representative_data=x_train."
+            "representative_data=x_train; or give the distiller in place of its "
+            "student, after `fit`."
         )
     sample = None
     if representative_data is not None:
@@ -144,6 +148,12 @@ def _clean(student: Any) -> Any:
             f"'{student.name}' is wrapped for pruning or clustering. Strip it first."
         )
     return student
+
+
+def _training_data(student: Any, most: int) -> Any:
+    """Samples of what a distiller was fitted on, as far as that is known."""
+    known = getattr(student, "_trained_on", None)
+    return None if known is None else take_evenly(known(), most)
 
 
 def _wrapped_for(layer: Any, *packages: str) -> bool:

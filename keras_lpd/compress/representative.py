@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_lpd.compress.signature import Signature
 
@@ -37,6 +38,20 @@ def take_inputs(data: Any, most: int) -> Any:
     except (TypeError, ValueError) as error:
         told = str(error).replace("`dataset`", "`representative_data`")
         raise type(error)(told) from None
+
+
+def take_evenly(data: Any, most: int) -> Any:
+    """Arrays thinned out to some samples, so that of sorted ones no part is missing.
+
+    Data sets stay as they are, and of what can't be read twice there is `None`.
+    """
+    if isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)):
+        return data
+    if not all(getattr(one, "shape", ()) for one in keras.tree.flatten(data)):
+        return None
+    return keras.tree.map_structure(
+        lambda one: one[:: max(1, len(one) // most)][:most], data
+    )
 
 
 def take_samples(data: Any, signature: Signature, most: int) -> dict[str, np.ndarray]:

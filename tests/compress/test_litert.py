@@ -313,6 +313,37 @@ def test_representative_data_that_is_refused(tmp_path, data, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("form", ["array", "batches", "PyDataset"])
+def test_a_distiller_is_quantised_by_what_it_was_fitted_on(tmp_path, digits, form):
+    x, y = digits.x_train[:120], digits.y_train[:120]
+    teacher, student = cnn_teacher((8, 8, 1)), cnn_student((8, 8, 1))
+    distiller = LPDistiller(teacher, student)
+    given = {
+        "array": (x, y),
+        "batches": (tf.data.Dataset.from_tensor_slices((x, y)).batch(40),),
+        "PyDataset": (Batches(x, y),),
+    }[form]
+    distiller.fit(*given, verbose=0)
+    count = {"representative_samples": 60}
+    by_itself = to_litert(distiller, tmp_path / "one", "int8", **count)
+    looked_at = x[::2] if form == "array" else x[:60]  # arrays may be sorted
+    told = to_litert(student, tmp_path / "other", "int8", looked_at, **count)
+    np.testing.assert_array_equal(
+        LiteRTFile(by_itself).predict(x), LiteRTFile(told).predict(x)
+    )
+
+
+def test_a_distiller_that_knows_no_data_asks_for_them(tmp_path, digits):
+    x, y = digits.x_train[:120], digits.y_train[:120]
+    distiller = LPDistiller(cnn_teacher((8, 8, 1)), cnn_student((8, 8, 1)))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="Give `representative_data=`"):
+            to_litert(distiller, tmp_path / "s", "int8")
+        # What comes out of a generator is gone.
+        distiller.fit(((x, y) for _ in range(2)), steps_per_epoch=2, verbose=0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_floats_are_no_numbers_of_words(tmp_path):
     model = model_of(L.Embedding(9, 2), L.Flatten(), shape=(6,), dtype="int32")
     with pytest.raises(ValueError, match="dtype int32.*dtype float64"):
