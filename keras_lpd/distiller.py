@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -28,8 +28,16 @@ from keras_lpd.log import logger
 from keras_lpd.losses.cross_entropy import CrossEntropy
 from keras_lpd.losses.feature_loss import FeatureLoss
 from keras_lpd.losses.locality import LocalityPreserving
+from keras_lpd.multi_worker import MultiWorkerFit
 from keras_lpd.neighbors import as_vectors, feature_variance
 from keras_lpd.refusals import explaining
+from keras_lpd.replicas import (
+    WholeBatch,
+    batch_of,
+    check_neighborhood,
+    check_strategy,
+    rows_of,
+)
 from keras_lpd.taught import inputs_of
 from keras_lpd.teacher_cache import TeacherCache
 from keras_lpd.teachers import CachedTeacher, RunningTeacher, Teacher
@@ -38,12 +46,12 @@ from keras_lpd.terms import (
     as_losses,
     as_weights,
     make_terms,
-    neighborhood,
+    neighborhood_losses,
 )
 
 
 @keras.saving.register_keras_serializable(package="keras_lpd")
-class LPDistiller(keras.Model):
+class LPDistiller(MultiWorkerFit, keras.Model):
     """Trains a small student on data, with a large teacher beside it.
 
     Each step runs the teacher once, up to its feature layer, and the student
@@ -101,6 +109,11 @@ class LPDistiller(keras.Model):
             is not what the student takes: a Keras layer (such as
             `keras.layers.Resizing`), run in inference mode, or any callable on
             TensorFlow tensors. It is the teacher's, and not saved either.
+        neighborhood: Under a `tf.distribute` strategy, where losses look that compare
+            samples: `"global"`, in the batch of all devices together, so that the
+            student learns the same on any number of them; or `"replica"`, in each
+            device's part alone, which moves no features between them. Defaults to
+            `"global"`.
         name: Name of the distiller.
 
     Attributes:
@@ -149,6 +162,7 @@ class LPDistiller(keras.Model):
         teacher_features: FeatureFunction | None = None,
         student_features: FeatureFunction | None = None,
         teacher_preprocessing: Preprocessing | None = None,
+        neighborhood: str = "global",
         name: str = "lp_distiller",
     ):
         check_model("student", student)
@@ -162,9 +176,12 @@ class LPDistiller(keras.Model):
             "pooling": pooling,
             "teacher_layer": teacher_layer,
             "student_layer": student_layer,
+            "neighborhood": check_neighborhood(neighborhood),
         }
         if distillation_losses == NEIGHBORHOOD:
-            losses, weights = neighborhood(gamma, pooling, distillation_loss_weights)
+            losses, weights = neighborhood_losses(
+                gamma, pooling, distillation_loss_weights
+            )
         else:
             losses = as_losses(distillation_losses)
             weights = as_weights(distillation_loss_weights, losses)
@@ -187,6 +204,8 @@ class LPDistiller(keras.Model):
         self._spread_tracker = LatelyMean(name=SPREAD)
         self._guard = Guard([tracker.name for tracker in self._term_trackers])
         self._compiled_by_default = False
+        self._evaluating = False
+        self._trained_on: Callable[[], Any] | None = None
 
         self.teacher_layer: str | None = None
         self.student_layer: str | None = student_layer
@@ -317,12 +336,15 @@ class LPDistiller(keras.Model):
             self.train_function = None
         self._track_loss_layers()  # Some may have been built by hand.
         if not self.compiled:
-            self._compile_by_default()
+            with self.distribute_strategy.scope():
+                self._compile_by_default()
+        check_strategy(self)
         if not self.student.trainable_weights:
             raise ValueError(
                 f"Student '{self.student.name}' has no trainable weights. "
                 "Set `trainable = True` on it before `fit`."
             )
+        self._trained_on = lambda: x  # Keras would track, and save, the data itself.
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.callbacks.append(self._guard)
         else:
@@ -342,11 +364,14 @@ class LPDistiller(keras.Model):
         self._check_labels(y)
 
         x, taught = self._require_teacher()(x)
+        batch = batch_of(x, self._settings["neighborhood"])
         with tf.GradientTape() as tape:
             learned = self._student(_after(taught, x), training=True)
             y_pred = learned[OUTPUTS]
-            student_loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
-            values = self._distillation_values(taught, learned)
+            student_loss = batch.student_loss(
+                self.compute_loss(x, y, y_pred, sample_weight, training=True), self.loss
+            )
+            values = self._distillation_values(batch, taught, learned)
             loss = student_loss
             for term, value in zip(self._terms, values):
                 if term.weight:
@@ -354,16 +379,17 @@ class LPDistiller(keras.Model):
             scaled_loss = self.optimizer.scale_loss(loss)
         variables = self.trainable_weights
         gradients = tape.gradient(scaled_loss, variables)
+        gradients = batch.gradients(self.optimizer, gradients)
         self.optimizer.apply_gradients(zip(gradients, variables))
 
-        rows = ops.shape(next(t for t in keras.tree.flatten(x) if t is not None))[0]
-        self._loss_tracker.update_state(loss, sample_weight=rows)
-        self._student_loss_tracker.update_state(student_loss, sample_weight=rows)
-        for tracker, value in zip(self._term_trackers, values):
-            tracker.update_state(value, sample_weight=rows)
+        trackers = (self._loss_tracker, self._student_loss_tracker)
+        for tracker, value in zip(
+            (*trackers, *self._term_trackers), (loss, student_loss, *values)
+        ):
+            tracker.update_state(batch.of_share(value), sample_weight=rows_of(x))
         if self._compares_features:
-            spread = ops.sqrt(feature_variance(self._spread_features(learned)))
-            self._spread_tracker.update_state(spread)
+            features = self._spread_features(batch, learned)
+            self._spread_tracker.update_state(ops.sqrt(feature_variance(features)))
         with counting_labelled(self._compile_metrics, sample_weight):
             return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
@@ -376,20 +402,22 @@ class LPDistiller(keras.Model):
         return self._teacher
 
     def _distillation_values(
-        self, taught: dict[str, Any], learned: dict[str, Any]
+        self, batch: WholeBatch, taught: dict[str, Any], learned: dict[str, Any]
     ) -> list[Any]:
         values = []
         for term in self._terms:
             teacher_side = taught[term.key("teacher", self.teacher_layer)]
             student_side = learned[term.key("student", self.student_layer)]
             term.loss.validate_outputs(teacher_side, student_side)
-            value = term.loss.compute_loss(teacher_side, student_side)
+            value = batch.distillation_loss(term, teacher_side, student_side)
             values.append(ops.cast(value, "float32"))
         return values
 
-    def _spread_features(self, learned: dict[str, Any]) -> Any:
+    def _spread_features(self, batch: WholeBatch, learned: dict[str, Any]) -> Any:
         term = next(term for term in self._terms if term.compares_features)
-        return as_vectors(learned[term.key("student", self.student_layer)])
+        features = learned[term.key("student", self.student_layer)]
+        pooling = getattr(term.loss, "pooling", None)
+        return as_vectors(batch.features(term, features), pooling)
 
     def _check_labels(self, y: Any) -> None:
         if y is not None and self.loss is not None:
@@ -408,8 +436,12 @@ class LPDistiller(keras.Model):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Scores the student; see `keras.Model.evaluate`."""
-        with explaining():
-            return super().evaluate(*args, **kwargs)
+        self._evaluating = True
+        try:
+            with explaining():
+                return super().evaluate(*args, **kwargs)
+        finally:
+            self._evaluating = False
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """What the student makes of inputs; see `keras.Model.predict`."""
@@ -430,9 +462,11 @@ class LPDistiller(keras.Model):
     ) -> Any:
         """The student's own loss: what it was compiled with, and regularisation."""
         if y is None or self.loss is None:
-            return sum(
+            replicas = self.distribute_strategy.num_replicas_in_sync
+            total = sum(
                 (ops.cast(loss, "float32") for loss in self.losses), ops.zeros(())
             )
+            return total if replicas == 1 else total / replicas
         loss = super().compute_loss(x, y, y_pred, sample_weight, training=training)
         if self._compiled_by_default and isinstance(self.loss, CrossEntropy):
             self._compiled_by_default = False  # said once
@@ -454,12 +488,20 @@ class LPDistiller(keras.Model):
     def metrics(self) -> list[Any]:
         # Compiled metrics that no label has come by to build have no result; and
         # without a loss on features there is no spread to tell of.
+        idle = [] if self._compares_features else [self._spread_tracker]
+        if self._evaluating:
+            idle = self._training_trackers
+        left_out = {id(metric) for metric in idle}
         return [
             metric
             for metric in super().metrics
-            if getattr(metric, "built", True)
-            and (self._compares_features or metric is not self._spread_tracker)
+            if getattr(metric, "built", True) and id(metric) not in left_out
         ]
+
+    @property
+    def _training_trackers(self) -> list[Any]:
+        """Those of the logs that evaluation has no values for."""
+        return [self._student_loss_tracker, *self._term_trackers, self._spread_tracker]
 
     @property
     def output_names(self) -> list[str]:
@@ -473,8 +515,7 @@ class LPDistiller(keras.Model):
                 "(x, y), or leave `validation_data` out."
             )
         logs = super().test_step(data)
-        training = {self._student_loss_tracker.name, self._spread_tracker.name}
-        training |= {tracker.name for tracker in self._term_trackers}
+        training = {tracker.name for tracker in self._training_trackers}
         return {name: value for name, value in logs.items() if name not in training}
 
     def export(self, *args: Any, **kwargs: Any) -> Any:

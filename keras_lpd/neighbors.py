@@ -7,6 +7,8 @@ the expanded square |x|^2 - 2xy + |y|^2 cancels badly in half precision.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,6 +18,25 @@ from keras_lpd.arguments import as_integer, is_number
 
 Tensor = Any
 """A tensor of whichever backend Keras runs on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Some samples of a batch, where several devices share the work on it.
+
+    Each device holds the features of the whole batch, and looks after rows of its own.
+
+    Args:
+        indices: Integer tensor of shape `(n,)`: which rows.
+        total: Adds up a tensor over the devices. No gradient flows through it.
+    """
+
+    indices: Tensor
+    total: Callable[[Tensor], Tensor]
+
+    def of(self, features: Tensor) -> Tensor:
+        """These rows of the batch's features."""
+        return ops.take(features, self.indices, axis=0)
 
 
 def as_vectors(features: Tensor, pooling: str | None = None) -> Tensor:
@@ -61,7 +82,7 @@ def pairwise_squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
     """Squared Euclidean distances between all rows of `x` and all rows of `y`.
 
     Computed as |x|^2 - 2xy + |y|^2, so that nothing larger than the result
-    is ever held. Both sides are first moved by the mean of `x`, which changes
+    is ever held. Both sides are first moved by the mean of `y`, which changes
     no distance and keeps the three terms small; what rounding leaves under
     zero is set to zero.
 
@@ -79,9 +100,10 @@ def pairwise_squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
            [25.,  0.]], dtype=float32)
     """
     x = ops.cast(x, "float32")
-    center = ops.mean(x, axis=0, keepdims=True)
+    batch = x if y is None else ops.cast(y, "float32")
+    center = ops.mean(batch, axis=0, keepdims=True)
     x = x - center
-    y = x if y is None else ops.cast(y, "float32") - center
+    y = x if y is None else batch - center
     squared = ops.matmul(-2.0 * x, ops.transpose(y))
     squared = squared + ops.sum(ops.square(x), axis=1, keepdims=True)
     squared = squared + ops.sum(ops.square(y), axis=1)
@@ -89,7 +111,7 @@ def pairwise_squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
 
 
 def nearest_neighbors(
-    features: Tensor, k: int, exclude_self: bool = True
+    features: Tensor, k: int, exclude_self: bool = True, rows: Rows | None = None
 ) -> tuple[Tensor, Tensor]:
     """The `k` nearest rows of each row, nearest first.
 
@@ -100,11 +122,13 @@ def nearest_neighbors(
         exclude_self: Whether a row is kept from being its own neighbour.
             Another row that is an exact duplicate of it always counts, at
             distance 0. Defaults to `True`.
+        rows: Those `n` rows whose neighbours are wanted. Defaults to all.
 
     Returns:
-        A tuple `(squared_distances, indices)` of shape `(m, k)` each, float32
-        and int32. `k` shrinks to `m - 1` (to `m` with `exclude_self=False`)
-        in smaller batches; a batch of one has no neighbours, shape `(1, 0)`.
+        A tuple `(squared_distances, indices)` of shape `(m, k)` each (`(n, k)` for
+        some `rows`), float32 and int32. `k` shrinks to `m - 1` (to `m` with
+        `exclude_self=False`) in smaller batches; a batch of one has no neighbours,
+        shape `(1, 0)`.
 
     Raises:
         ValueError: If `k` is not a positive integer.
@@ -118,18 +142,19 @@ def nearest_neighbors(
     k = as_integer("k", k, least=1)
     features = ops.convert_to_tensor(features)
     count = ops.shape(features)[0]
-    squared = pairwise_squared_distances(features)
+    own = features if rows is None else rows.of(features)
+    squared = pairwise_squared_distances(own, None if rows is None else features)
     available = count
     if exclude_self:
-        squared = ops.where(on_diagonal(count), float("inf"), squared)
+        squared = ops.where(on_diagonal(count, rows), float("inf"), squared)
         available = count - 1
     k = min(k, available) if isinstance(available, int) else ops.minimum(k, available)
     _, indices = ops.top_k(-squared, k)
 
     # The expanded square found them; from the differences their distances are
     # exact, which matters where they are small: a duplicate is at 0.
-    features = ops.cast(features, "float32")
-    differences = ops.expand_dims(features, 1) - ops.take(features, indices, axis=0)
+    features, own = ops.cast(features, "float32"), ops.cast(own, "float32")
+    differences = ops.expand_dims(own, 1) - ops.take(features, indices, axis=0)
     squared = ops.sum(ops.square(differences), axis=2)
     order = ops.argsort(squared, axis=1)
     squared = ops.take_along_axis(squared, order, axis=1)
@@ -137,7 +162,9 @@ def nearest_neighbors(
     return squared, ops.cast(indices, "int32")
 
 
-def heat_kernel(squared_distances: Tensor, sigma: float | str = "auto") -> Tensor:
+def heat_kernel(
+    squared_distances: Tensor, sigma: float | str = "auto", rows: Rows | None = None
+) -> Tensor:
     """Heat-kernel weights `exp(-d^2 / sigma^2)`: 1 at distance 0, falling to 0.
 
     Args:
@@ -146,6 +173,8 @@ def heat_kernel(squared_distances: Tensor, sigma: float | str = "auto") -> Tenso
             `squared_distances`, so that the weights depend on no scale.
             (Ours; a fixed sigma fails in silence where distances are large:
             all weights underflow to 0.) Defaults to `"auto"`.
+        rows: Whose distances they are, if those of other rows are elsewhere: the
+            mean is over all of them.
 
     Returns:
         Float32 tensor of the same shape, entries between 0 and 1. Where all
@@ -162,8 +191,10 @@ def heat_kernel(squared_distances: Tensor, sigma: float | str = "auto") -> Tenso
     check_sigma(sigma)
     squared = ops.cast(squared_distances, "float32")
     if sigma == "auto":
-        count = ops.maximum(ops.cast(ops.size(squared), "float32"), 1.0)
-        variance = ops.sum(squared) / count
+        count, total = ops.cast(ops.size(squared), "float32"), ops.sum(squared)
+        if rows is not None:
+            count, total = rows.total(count), rows.total(total)
+        variance = total / ops.maximum(count, 1.0)
         return ops.exp(-squared / ops.where(variance > 0, variance, 1.0))
     # Divided twice: the square of sigma may leave the range of float32.
     return ops.exp(-squared / float(sigma) / float(sigma))
@@ -185,10 +216,16 @@ def unit_vectors(vectors: Tensor) -> Tensor:
     return ops.where(has_length, vectors * inverse, 0.0)
 
 
-def on_diagonal(count: Tensor | int) -> Tensor:
-    """A boolean matrix, true where a sample of a batch meets itself."""
-    rows = ops.arange(count)
-    return ops.expand_dims(rows, 1) == ops.expand_dims(rows, 0)
+def on_diagonal(count: Tensor | int, rows: Rows | None = None) -> Tensor:
+    """A boolean matrix, true where a sample of a batch meets itself.
+
+    Args:
+        count: How many samples there are.
+        rows: Those that the matrix has rows for. Defaults to all.
+    """
+    samples = ops.arange(count)
+    own = samples if rows is None else ops.cast(rows.indices, samples.dtype)
+    return ops.expand_dims(own, 1) == ops.expand_dims(samples, 0)
 
 
 def channel_axis(rank: int) -> int:

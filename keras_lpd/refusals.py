@@ -29,6 +29,11 @@ _TRANSLATIONS = {
         "Samples must have one shape to be put into batches. Received: [{0}] and "
         "[{1}]. Bring them to one size first, for example with `tf.image.resize`.",
     ),
+    r"(Shape mismatch in the collective instance|is joining a group with size)": (
+        "TensorFlow mixes up what the devices send each other ({0}). It does so where "
+        "a second `tf.distribute` strategy was made in the process, of other devices "
+        "or for batches of other sizes. Restart it, and make the strategy once."
+    ),
     r"(\S+\.npy); No such file": (
         "{0} is gone: the teacher cache was deleted or built anew after it was "
         "attached. Attach it again."

@@ -41,6 +41,10 @@ class Term:
         return isinstance(self.loss, FeatureLoss)
 
     @property
+    def compares_samples(self) -> bool:
+        return getattr(self.loss, "compares_samples", False)
+
+    @property
     def compares_outputs(self) -> bool:
         named = self.layer("teacher") or self.layer("student")
         return not self.compares_features and not named
@@ -108,7 +112,7 @@ def make_terms(
     return tuple(terms)
 
 
-def neighborhood(
+def neighborhood_losses(
     gamma: float | None, pooling: str | None, weights: Any = None
 ) -> tuple[list[keras.distillation.DistillationLoss], list[float]]:
     """What `NEIGHBORHOOD` stands for, and its weight, which goes with `gamma`."""

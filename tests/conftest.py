@@ -4,6 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+if keras.backend.backend() == "tensorflow":
+    import tests.devices  # noqa: F401  # for `tf.distribute`
+
 
 @pytest.fixture
 def rng():

@@ -115,6 +115,12 @@ class CompressingDistiller(LPDistiller):
         **kwargs: Any,
     ) -> keras.callbacks.History:
         """Trains the student further; see `LPDistiller.fit`."""
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "Students are compressed on one device; here are "
+                f"{self.distribute_strategy.num_replicas_in_sync}. Distil on all of "
+                "them first, then compress the student outside of `strategy.scope()`."
+            )
         ours = self._callbacks()
         # Ours come first: the others see, and save, what ours leave.
         if isinstance(callbacks, keras.callbacks.CallbackList):

@@ -103,6 +103,7 @@ class AttentionTransfer(FeatureLoss):
     """
 
     default_weight = 1000.0
+    compares_samples = False
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_lpd.neighbors import Tensor
+from keras_lpd.neighbors import Rows, Tensor
 
 
 def snake_case(name: str) -> str:
@@ -35,6 +35,10 @@ class FeatureLoss(keras.distillation.DistillationLoss):
             where the user gives none.
         only_attracts: Whether the loss only ever pulls samples together, so
             that alone it would shrink all features to one point.
+        compares_samples: Whether the loss compares the samples of a batch with each
+            other, and so depends on which of them come together. On several devices
+            it is given the features of all of them. `True`, for all losses but
+            `Hint` and `AttentionTransfer`.
         compares_maps: Whether the loss needs feature maps, not vectors.
         layers: Keras layers whose weights `LPDistiller` trains beside the
             student. Empty, for all losses but `Hint`.
@@ -42,6 +46,7 @@ class FeatureLoss(keras.distillation.DistillationLoss):
 
     default_weight: float = 1.0
     only_attracts: bool = False
+    compares_samples: bool = True
 
     @property
     def compares_maps(self) -> bool:
@@ -101,6 +106,23 @@ class FeatureLoss(keras.distillation.DistillationLoss):
         self, teacher_outputs: Tensor, student_outputs: Tensor, **kwargs: Any
     ) -> Tensor:
         raise NotImplementedError("Subclasses must implement `compute_loss`.")
+
+    def share(
+        self, teacher_outputs: Tensor, student_outputs: Tensor, rows: Rows
+    ) -> Tensor:
+        """What some rows of a batch add to its loss; all shares make the loss.
+
+        Here each row has an equal share of the loss of the whole batch, which every
+        device computes. Losses that can do with less override it.
+
+        Args:
+            teacher_outputs: The teacher's features of the whole batch.
+            student_outputs: The student's.
+            rows: The rows that this device looks after.
+        """
+        count = keras.ops.cast(keras.ops.shape(student_outputs)[0], "float32")
+        own = keras.ops.cast(keras.ops.size(rows.indices), "float32")
+        return own / count * self.compute_loss(teacher_outputs, student_outputs)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -84,6 +84,7 @@ class Hint(FeatureLoss):
     """
 
     default_weight = 100.0
+    compares_samples = False
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from keras import ops
 from keras_lpd.arguments import as_integer
 from keras_lpd.losses.feature_loss import FeatureLoss
 from keras_lpd.neighbors import (
+    Rows,
     Tensor,
     as_vectors,
     check_pooling,
@@ -30,6 +31,7 @@ def locality_preserving_loss(
     sigma: float | str = "auto",
     normalize: str | None = None,
     pooling: str | None = None,
+    rows: Rows | None = None,
 ) -> Tensor:
     """Keeps the teacher's neighbours close in the student's feature space.
 
@@ -58,6 +60,8 @@ def locality_preserving_loss(
             over the batch (by 1e-12, where that is less). Defaults to `None`.
         pooling: `None` flattens feature maps; `"avg"` and `"max"` pool
             them over space. Defaults to `None`.
+        rows: The samples `i` to sum over, where other devices sum over the others:
+            what they give adds up to the loss. Defaults to all.
 
     Returns:
         Float32 scalar; 0 for a batch of one.
@@ -80,9 +84,10 @@ def locality_preserving_loss(
     if normalize == "l2":
         student = unit_vectors(student)
 
-    squared_distances, neighbors = nearest_neighbors(teacher, k)
-    weights = heat_kernel(squared_distances, sigma)
-    differences = ops.expand_dims(student, 1) - ops.take(student, neighbors, axis=0)
+    squared_distances, neighbors = nearest_neighbors(teacher, k, rows=rows)
+    weights = heat_kernel(squared_distances, sigma, rows)
+    own = student if rows is None else rows.of(student)
+    differences = ops.expand_dims(own, 1) - ops.take(student, neighbors, axis=0)
     pulls = ops.sum(ops.square(differences), axis=2)
     count = ops.cast(ops.shape(student)[0], "float32")
     loss = ops.sum(weights * pulls) / (2.0 * count)
@@ -151,16 +156,26 @@ class LocalityPreserving(FeatureLoss):
         self.pooling = pooling
 
     def compute_loss(
-        self, teacher_outputs: Tensor, student_outputs: Tensor, **kwargs: Any
+        self,
+        teacher_outputs: Tensor,
+        student_outputs: Tensor,
+        rows: Rows | None = None,
+        **kwargs: Any,
     ) -> Tensor:
         return locality_preserving_loss(
             teacher_outputs,
             student_outputs,
+            rows=rows,
             k=self.k,
             sigma=self.sigma,
             normalize=self.normalize,
             pooling=self.pooling,
         )
+
+    def share(
+        self, teacher_outputs: Tensor, student_outputs: Tensor, rows: Rows
+    ) -> Tensor:
+        return self.compute_loss(teacher_outputs, student_outputs, rows=rows)
 
     def get_config(self) -> dict[str, Any]:
         return {

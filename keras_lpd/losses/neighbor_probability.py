@@ -10,6 +10,7 @@ from keras import ops
 from keras_lpd.arguments import as_integer, as_positive
 from keras_lpd.losses.feature_loss import FeatureLoss
 from keras_lpd.neighbors import (
+    Rows,
     Tensor,
     as_vectors,
     check_pooling,
@@ -25,6 +26,7 @@ def neighbor_probability_loss(
     k: int = 10,
     temperature: float = 0.1,
     pooling: str | None = None,
+    rows: Rows | None = None,
 ) -> Tensor:
     """Makes the student pick the neighbours that the teacher picks, out of the batch.
 
@@ -48,6 +50,8 @@ def neighbor_probability_loss(
             weigh in the student's choice. Defaults to 0.1.
         pooling: `None` flattens feature maps; `"avg"` and `"max"` pool them over
             space. Defaults to `None`.
+        rows: The samples `i` to sum over, where other devices sum over the others:
+            what they give adds up to the loss. Defaults to all.
 
     Returns:
         Float32 scalar; 0 for a batch of one.
@@ -67,17 +71,18 @@ def neighbor_probability_loss(
     teacher = ops.stop_gradient(as_vectors(teacher, pooling))
     student = unit_vectors(as_vectors(student, pooling))
 
-    squared, neighbors = nearest_neighbors(teacher, k)
+    squared, neighbors = nearest_neighbors(teacher, k, rows=rows)
     # A batch of one has no neighbours: sums over none instead of means.
     found = ops.maximum(ops.cast(ops.shape(squared)[1], "float32"), 1.0)
     mean = ops.sum(squared, axis=1, keepdims=True) / found
     p = ops.exp(-squared / ops.where(mean > 0, mean, 1.0))
     p = p / ops.maximum(ops.sum(p, axis=1, keepdims=True), 1e-12)
 
-    logits = ops.matmul(student, ops.transpose(student)) / temperature
-    logits = ops.where(on_diagonal(ops.shape(student)[0]), -1e9, logits)
+    own, count = student if rows is None else rows.of(student), ops.shape(student)[0]
+    logits = ops.matmul(own, ops.transpose(student)) / temperature
+    logits = ops.where(on_diagonal(count, rows), -1e9, logits)
     log_q = ops.take_along_axis(ops.log_softmax(logits, axis=1), neighbors, axis=1)
-    return -ops.sum(p * log_q) / ops.cast(ops.shape(student)[0], "float32")
+    return -ops.sum(p * log_q) / ops.cast(count, "float32")
 
 
 @keras.saving.register_keras_serializable(package="keras_lpd")
@@ -132,15 +137,25 @@ class NeighborProbability(FeatureLoss):
         self.pooling = pooling
 
     def compute_loss(
-        self, teacher_outputs: Tensor, student_outputs: Tensor, **kwargs: Any
+        self,
+        teacher_outputs: Tensor,
+        student_outputs: Tensor,
+        rows: Rows | None = None,
+        **kwargs: Any,
     ) -> Tensor:
         return neighbor_probability_loss(
             teacher_outputs,
             student_outputs,
+            rows=rows,
             k=self.k,
             temperature=self.temperature,
             pooling=self.pooling,
         )
+
+    def share(
+        self, teacher_outputs: Tensor, student_outputs: Tensor, rows: Rows
+    ) -> Tensor:
+        return self.compute_loss(teacher_outputs, student_outputs, rows=rows)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -14,6 +14,7 @@ from keras_lpd import LocalityPreserving, LPDistiller, TeacherCache
 from keras_lpd.compress import cluster, prune, quantize_aware
 from keras_lpd.losses import Hint
 from tests.compress.students import distiller, images, same, shake, student, teacher
+from tests.devices import strategy
 from tests.subclassed import TwoLayers, body_and_head
 
 L = keras.layers
@@ -189,3 +190,10 @@ def test_missing_packages_name_the_extra(monkeypatch, module, package):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf"{package}.*keras-lpd\[compress\]"):
         prune(distiller())
+
+
+def test_several_devices_are_refused():
+    with strategy(2).scope():
+        pruning = prune(LPDistiller(teacher(), student()), 0.5)
+    with pytest.raises(ValueError, match="compressed on one device; here are 2"):
+        pruning.fit(*images(), verbose=0)
