@@ -1,4 +1,5 @@
-"""Callbacks that look at neighbourhoods while a student trains."""
+"""Callbacks for a student's training: its neighbourhoods, and backups of it."""
 
+from keras_lpd.callbacks.chief_backup import ChiefBackup as ChiefBackup
 from keras_lpd.callbacks.neighborhoods import NeighborhoodMetrics as NeighborhoodMetrics
 from keras_lpd.callbacks.projector import EmbeddingProjector as EmbeddingProjector
