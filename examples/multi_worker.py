@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from keras_lpd import LPDistiller
 from keras_lpd.callbacks import ChiefBackup
+from keras_lpd.callbacks.chief_backup import is_chief
 from keras_lpd.datasets import load_arrays
 from keras_lpd.models import cnn_student, cnn_teacher
 
@@ -41,7 +42,7 @@ strategy = (
     if several
     else tf.distribute.get_strategy()
 )
-chief = not several or strategy.cluster_resolver.task_id == 0
+chief = is_chief(strategy)
 
 # One seed for all: the same weights to begin with, the same order of the samples.
 keras.utils.set_random_seed(0)

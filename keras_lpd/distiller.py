@@ -35,9 +35,9 @@ from keras_lpd.replicas import (
     WholeBatch,
     batch_of,
     check_neighborhood,
-    check_strategy,
     rows_of,
 )
+from keras_lpd.strategies import check_strategy
 from keras_lpd.taught import inputs_of
 from keras_lpd.teacher_cache import TeacherCache
 from keras_lpd.teachers import CachedTeacher, RunningTeacher, Teacher
@@ -275,7 +275,8 @@ class LPDistiller(MultiWorkerFit, keras.Model):
         if layer is None and self._needs_layer("teacher"):
             layer = behind.feature_layer
         behind.prepare(self._terms, layer, self.student)
-        self._build_losses(behind, layer)
+        with self.distribute_strategy.scope():
+            self._build_losses(behind, layer)
         activations = {
             behind.name: behind.output_activation,
             self.student.name: output_activation(self.student),
@@ -368,9 +369,8 @@ class LPDistiller(MultiWorkerFit, keras.Model):
         with tf.GradientTape() as tape:
             learned = self._student(_after(taught, x), training=True)
             y_pred = learned[OUTPUTS]
-            student_loss = batch.student_loss(
-                self.compute_loss(x, y, y_pred, sample_weight, training=True), self.loss
-            )
+            student_loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            student_loss = batch.student_loss(student_loss, self.loss, y, y_pred)
             values = self._distillation_values(batch, taught, learned)
             loss = student_loss
             for term, value in zip(self._terms, values):
@@ -388,8 +388,8 @@ class LPDistiller(MultiWorkerFit, keras.Model):
         ):
             tracker.update_state(batch.of_share(value), sample_weight=rows_of(x))
         if self._compares_features:
-            features = self._spread_features(batch, learned)
-            self._spread_tracker.update_state(ops.sqrt(feature_variance(features)))
+            spread = ops.sqrt(feature_variance(self._spread_features(batch, learned)))
+            batch.mean(self._spread_tracker, spread)
         with counting_labelled(self._compile_metrics, sample_weight):
             return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
@@ -413,11 +413,20 @@ class LPDistiller(MultiWorkerFit, keras.Model):
             values.append(ops.cast(value, "float32"))
         return values
 
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """One step on one batch; see `keras.Model.train_on_batch`."""
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "`train_on_batch` hands each device the whole batch, where a sample's "
+                "nearest neighbours would be its own copies. Call `fit`."
+            )
+        return super().train_on_batch(*args, **kwargs)
+
     def _spread_features(self, batch: WholeBatch, learned: dict[str, Any]) -> Any:
         term = next(term for term in self._terms if term.compares_features)
         features = learned[term.key("student", self.student_layer)]
         pooling = getattr(term.loss, "pooling", None)
-        return as_vectors(batch.features(term, features), pooling)
+        return as_vectors(batch.of_all(features, pooling), pooling)
 
     def _check_labels(self, y: Any) -> None:
         if y is not None and self.loss is not None:

@@ -29,8 +29,11 @@ class LatelyMean(keras.metrics.Metric):
         self.count = self.add_variable((), "zeros", name="count")
 
     def update_state(self, value: Any, sample_weight: Any = None) -> None:
-        self.total.assign(self.fading * self.total + value)
-        self.count.assign(self.fading * self.count + 1.0)
+        # A device without a sample has no value to add, and nothing fades by it.
+        weight = 1.0 if sample_weight is None else sample_weight
+        fading = 1.0 - (1.0 - self.fading) * weight
+        self.total.assign(fading * self.total + weight * value)
+        self.count.assign(fading * self.count + weight)
 
     def result(self) -> Any:
         return keras.ops.divide_no_nan(self.total, self.count)

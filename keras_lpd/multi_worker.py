@@ -100,7 +100,7 @@ class MultiWorkerFit(_Base):
     ) -> Any:
         """Builds what is not built yet, from the shapes of this worker's own rows."""
         strategy = self.distribute_strategy
-        if has_several_workers(strategy) and iterator is not None:
+        if strategy.num_replicas_in_sync > 1 and iterator is not None:
             _, _, batches = next(iter(iterator))
             try:
                 batch = next(batches)
@@ -109,7 +109,9 @@ class MultiWorkerFit(_Base):
             data_batch = keras.tree.map_structure(
                 lambda part: strategy.experimental_local_results(part)[0], batch
             )
-            if any(part is None for part in keras.tree.flatten(data_batch)):
+            if has_several_workers(strategy) and any(
+                part is None for part in keras.tree.flatten(data_batch)
+            ):
                 raise ValueError(
                     "The batches of the data set have a `None` in them, which "
                     "TensorFlow can't divide among workers. Leave it out: (x, y) in "

@@ -7,7 +7,6 @@ be divided among them: into shares that add up to it.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import keras
@@ -20,7 +19,7 @@ from keras_lpd.terms import Term
 NEIGHBORHOODS = ("global", "replica")
 """Where losses that compare samples may look: the whole batch, or a replica's part."""
 
-_MEANS = {"sum_over_batch_size", "mean"}
+MEANS = {"sum_over_batch_size", "mean"}
 
 
 class WholeBatch:
@@ -30,17 +29,28 @@ class WholeBatch:
         """The value of a distillation loss, or the share of it that falls here."""
         return term.loss.compute_loss(teacher, student)
 
-    def student_loss(self, loss: Any, compiled: Any) -> Any:
-        """The student's own loss, or the share of it that falls here."""
+    def student_loss(self, loss: Any, compiled: Any, y: Any, y_pred: Any) -> Any:
+        """The student's own loss, or the share of it that falls here.
+
+        Args:
+            loss: Its value.
+            compiled: What the student was compiled with.
+            y: The labels it is made of.
+            y_pred: The outputs it is made of.
+        """
         return loss
 
     def of_share(self, share: Any) -> Any:
         """For the logs: the value of which the mean over all samples is the loss."""
         return share
 
-    def features(self, term: Term, features: Any) -> Any:
-        """What a loss compares, of all the samples it compares."""
+    def of_all(self, features: Any, pooling: str | None = None) -> Any:
+        """Features of the whole batch, if losses may look at it."""
         return features
+
+    def mean(self, tracker: Any, value: Any) -> None:
+        """Hands a tracker a value that is a mean over samples."""
+        tracker.update_state(value)
 
     def gradients(self, optimizer: Any, gradients: list[Any]) -> list[Any]:
         """What the optimizer is to be given."""
@@ -59,7 +69,7 @@ class PartOfBatch(WholeBatch):
     def __init__(self, context: Any, x: Any, neighborhood: str):
         self._context = context
         self._looks_at_all = neighborhood == "global"
-        own = rows_of(x)
+        self._own = own = rows_of(x)
         counts = context.all_gather(tf.reshape(own, [1]), axis=0)
         total = tf.reduce_sum(counts)
         before = tf.reduce_sum(counts[: context.replica_id_in_sync_group])
@@ -75,41 +85,65 @@ class PartOfBatch(WholeBatch):
         return self._context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)
 
     def distillation_loss(self, term: Term, teacher: Any, student: Any) -> Any:
-        if not (self._looks_at_all and term.compares_samples):
-            value = term.loss.compute_loss(teacher, student)
-            if _divides_by_itself(term.loss):
-                value = value * self._replicas
-            return self._weighed(value)
-        teacher = self.features(term, teacher)
-        student = self.features(term, student)
-        if not term.compares_features:
-            return self._share * term.loss.compute_loss(teacher, student)
-        share = term.loss.share(teacher, student, self._rows)
-        return tf.where(self._share > 0, share, 0.0)
+        loss, looks_at_all = term.loss, self._looks_at_all and term.compares_samples
+        share = self._share
+        if looks_at_all:
+            pooling = getattr(loss, "pooling", None)
+            teacher, student = (self.of_all(f, pooling) for f in (teacher, student))
+        else:
+            teacher, student = self._some(teacher), self._some(student)
+        if looks_at_all and term.compares_features:
+            value, share = loss.share(teacher, student, self._rows), 1.0
+        else:
+            value = loss.compute_loss(teacher, student)
+        if divides_by_replicas(loss):
+            value = value * self._replicas
+        value = ops.cast(value, "float32") * share
+        return tf.where(self._own > 0, value, 0.0)
 
-    def student_loss(self, loss: Any, compiled: Any) -> Any:
+    def student_loss(self, loss: Any, compiled: Any, y: Any, y_pred: Any) -> Any:
+        _check_student_losses(compiled, y, y_pred)
         # Keras has divided means by the number of replicas, as if all parts of the
         # batch were of one size.
-        if _reductions(compiled) <= _MEANS:
-            return self._weighed(loss * self._replicas)
+        if reductions(compiled) <= MEANS:
+            return tf.where(self._own > 0, loss * self._replicas * self._share, 0.0)
         return loss
 
     def of_share(self, share: Any) -> Any:
         return tf.math.divide_no_nan(share, self._share)
 
-    def features(self, term: Term, features: Any) -> Any:
-        if not (self._looks_at_all and term.compares_samples):
+    def of_all(self, features: Any, pooling: str | None = None) -> Any:
+        if not self._looks_at_all:
             return features
-        pooling = getattr(term.loss, "pooling", None)
+        return keras.tree.map_structure(lambda one: self._all(one, pooling), features)
+
+    def _all(self, features: Any, pooling: str | None) -> Any:
         key = id(features), pooling
         if key not in self._gathered:
             # Pooled before they travel: that is less to be moved.
             own = as_vectors(features, pooling) if pooling else features
             if own.dtype == tf.bfloat16:  # TensorFlow does not gather that.
                 own = tf.cast(own, "float32")
-            everywhere = self._context.all_gather(own, axis=0)
+            # As what the data brought along, it has no device yet, and needs one.
+            everywhere = self._context.all_gather(tf.identity(own), axis=0)
             self._gathered[key] = features, everywhere
         return self._gathered[key][1]
+
+    def _some(self, features: Any) -> Any:
+        """The replica's own features; one row of zeros where it has none."""
+        missing = tf.maximum(1 - self._own, 0)
+
+        def filled(one: Any) -> Any:
+            ends = [[0, missing], *([0, 0] for _ in one.shape[1:])]
+            return tf.ensure_shape(tf.pad(one, ends), (None, *one.shape[1:]))
+
+        return keras.tree.map_structure(filled, features)
+
+    def mean(self, tracker: Any, value: Any) -> None:
+        there = tf.cast(self._own > 0, "float32")
+        if self._looks_at_all:
+            there = tf.ones(())
+        tracker.update_state(tf.where(there > 0, value, 0.0), sample_weight=there)
 
     def gradients(self, optimizer: Any, gradients: list[Any]) -> list[Any]:
         # Keras clips, and looks whether they are finite, before it adds them up: each
@@ -125,11 +159,6 @@ class PartOfBatch(WholeBatch):
             plain = [_times(one, 1.0 / scale) for one in summed]
             summed = [_times(one, scale) for one in inner._clip_gradients(plain)]
         return [_times(one, 1.0 / self._replicas) for one in summed]
-
-    def _weighed(self, mean: Any) -> Any:
-        """The share of a mean over samples, of which this is the mean over the own."""
-        # A part of no samples has no mean.
-        return tf.where(self._share > 0, mean * self._share, 0.0)
 
 
 def batch_of(x: Any, neighborhood: str) -> WholeBatch:
@@ -160,19 +189,45 @@ def _times(gradient: Any, factor: Any) -> Any:
     return gradient * tf.cast(factor, gradient.dtype)
 
 
-def _divides_by_itself(loss: Any) -> bool:
-    """Whether it goes through a `keras.losses.Loss`, which divides by the replicas."""
+def divides_by_replicas(loss: Any) -> bool:
+    """Whether a distillation loss divides its value by the number of replicas itself.
+
+    It says so, as `divides_by_replicas`; or it holds a `keras.losses.Loss`, which does.
+    """
     held = keras.tree.flatten([*vars(loss).values()])
-    return any(isinstance(one, keras.losses.Loss) for one in held)
+    guess = any(isinstance(one, keras.losses.Loss) for one in held)
+    return getattr(loss, "divides_by_replicas", guess)
 
 
-def _reductions(compiled: Any) -> set[str]:
+def reductions(compiled: Any) -> set[str]:
     """How the losses that a model was compiled with make one value of many."""
     losses = [one for one in keras.tree.flatten(compiled) if one is not None]
     return {getattr(one, "reduction", "sum_over_batch_size") for one in losses}
 
 
-# Checks, before training
+def _check_student_losses(compiled: Any, y: Any, y_pred: Any) -> None:
+    """Refuses losses of the user's that give one value for all samples.
+
+    Keras would not know how to divide that among the devices.
+
+    Args:
+        compiled: What the student was compiled with.
+        y: The labels of a batch.
+        y_pred: The outputs for it.
+    """
+    losses = [one for one in keras.tree.flatten(compiled) if callable(one)]
+    pairs = list(zip(keras.tree.flatten(y), keras.tree.flatten(y_pred)))
+    if len(losses) != len(pairs):
+        return
+    for loss, pair in zip(losses, pairs):
+        value = getattr(loss, "call", loss)(*pair)
+        if len(value.shape) == 0:
+            name = getattr(loss, "__name__", type(loss).__name__)
+            raise ValueError(
+                f"The student's loss '{name}' gives one value for a batch. On several "
+                "devices it has to give one for each sample: leave the mean over the "
+                "samples to Keras."
+            )
 
 
 def check_neighborhood(neighborhood: str) -> str:
@@ -184,103 +239,3 @@ def check_neighborhood(neighborhood: str) -> str:
             f"Received: neighborhood={neighborhood!r}"
         )
     return neighborhood
-
-
-def check_strategy(model: keras.Model) -> None:
-    """Refuses what can't be trained under a strategy, or would not be the same.
-
-    Args:
-        model: A compiled model, with its `student`.
-    """
-    strategy = model.distribute_strategy
-    if strategy.num_replicas_in_sync == 1:
-        return
-    _check_kind(strategy)
-    _check_made_inside(model, strategy)
-    _check_settings(model)
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        _warn_of_batch_statistics(model.student)
-
-
-def _check_kind(strategy: Any) -> None:
-    known = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
-    if not isinstance(strategy, known):
-        raise ValueError(
-            "Several devices train together under `tf.distribute.MirroredStrategy` or "
-            "`MultiWorkerMirroredStrategy`. Received: "
-            f"{type(strategy).__name__}, which Keras or this distiller was not made "
-            "for."
-        )
-
-
-def _check_made_inside(model: keras.Model, strategy: Any) -> None:
-    outside = [
-        variable.path
-        for variable in model.variables
-        if not strategy.extended.variable_created_in_scope(variable.value)
-    ]
-    if outside:
-        raise ValueError(
-            f"{len(outside)} variables of '{model.name}' were not made inside of "
-            f"`strategy.scope()`, such as '{outside[0]}'. Make the student, the "
-            "distiller and what it is compiled with inside of it; a student that is "
-            "there already: `keras.models.clone_model(student)` there, and "
-            "`set_weights`."
-        )
-    made_under = getattr(model.optimizer, "_distribution_strategy", strategy)
-    if made_under is not strategy:
-        raise ValueError(
-            f"The optimizer {type(model.optimizer).__name__} was made outside of "
-            "`strategy.scope()`. Make it inside, or give `compile` its name."
-        )
-
-
-def _check_settings(model: keras.Model) -> None:
-    """Refuses what Keras does wrong, or not at all, under a strategy."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    broken = {
-        f"steps_per_execution={model.steps_per_execution}": (
-            model.steps_per_execution != 1
-        ),
-        "gradient_accumulation_steps="
-        f"{optimizer.gradient_accumulation_steps}, of the optimizer": bool(
-            optimizer.gradient_accumulation_steps
-        ),
-        "ema_overwrite_frequency="
-        f"{optimizer.ema_overwrite_frequency}, of the optimizer": bool(
-            optimizer.use_ema and optimizer.ema_overwrite_frequency
-        ),
-        "jit_compile=True": model.jit_compile,
-    }
-    for setting, given in broken.items():
-        if given:
-            raise ValueError(
-                f"Keras can't train with {setting} on several devices: it fails, or "
-                "gives other weights. Leave it out."
-            )
-    reductions = _reductions(model.loss)
-    if not (reductions <= _MEANS or reductions <= {"sum"}):
-        raise ValueError(
-            "On several devices the student's losses must all be means over the batch "
-            "('sum_over_batch_size'), or all be sums: others can't be put together "
-            "again from the parts. Received: reduction "
-            f"{', '.join(map(str, reductions))}."
-        )
-
-
-def _warn_of_batch_statistics(student: keras.Model) -> None:
-    plain = [
-        layer.name
-        for layer in student._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
-        and layer.trainable
-        and not layer.synchronized
-    ]
-    if plain:
-        warnings.warn(
-            f"Student '{student.name}' has {len(plain)} layers such as '{plain[0]}' "
-            "that normalise by what their own device has of the batch: the student "
-            "learns something else than on one device, and the workers' statistics "
-            "drift apart. Make them `BatchNormalization(synchronized=True)`.",
-            stacklevel=3,
-        )

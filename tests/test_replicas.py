@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_lpd import LPDistiller, TeacherCache, losses
 from keras_lpd.datasets import mix_unlabelled
+from keras_lpd.neighbors import pairwise_squared_distances
 from tests.devices import strategy
 from tests.distiller.conftest import cross_entropy
 from tests.workers import Workers
@@ -184,6 +185,11 @@ for count in (EVEN, UNEVEN, ONE_LEFT):
     assert run(script) == ["96 samples", "113 samples", "97 samples"]
 
 
+@pytest.mark.parametrize("batch_size", [33, 1])
+def test_batches_that_do_not_divide(batch_size):
+    same_as_on_one_device(batch_size=batch_size, count=40)
+
+
 SETTINGS = {
     "the paper's": lambda: {"distillation_losses": None},
     "fixed sigma, l2": lambda: {"sigma": 2.0, "k": 3, "normalize": "l2"},
@@ -198,8 +204,9 @@ SETTINGS = {
             losses.CorrelationCongruence(),
             losses.NeighborProbability(),
             Together(),
+            ByKeras(),
         ],
-        "distillation_loss_weights": [0.01, 0.1, 10.0, 100.0, 10.0, 2.0, 0.5],
+        "distillation_loss_weights": [0.01, 0.1, 10.0, 100.0, 10.0, 2.0, 0.5, 1e-3],
         "gamma": None,
     },
     "sample by sample": lambda: {
@@ -207,11 +214,12 @@ SETTINGS = {
             losses.Hint("dense"),
             logits_distillation(),  # divides by the number of replicas itself
             Apart(),
+            ApartByKeras(),
             keras.distillation.FeatureDistillation(
                 teacher_layer_name="logits", student_layer_name="logits"
             ),
         ],
-        "distillation_loss_weights": [1.0, 1.0, 0.5, 0.5],
+        "distillation_loss_weights": [1.0, 1.0, 0.5, 0.5, 0.5],
     },
 }
 
@@ -243,6 +251,31 @@ class Together(Apart):
             for outputs in (teacher_outputs, student_outputs)
         ]
         return super().compute_loss(*tables)
+
+
+class ApartByKeras(Apart):
+    """Divides by the number of replicas, since Keras does, and says so."""
+
+    divides_by_replicas = True
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        return keras.losses.MeanSquaredError()(teacher_outputs, student_outputs)
+
+
+class ByKeras(losses.FeatureLoss):
+    """The same, of the distances of all features, by a loss that it holds."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = keras.losses.MeanSquaredError()
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        return self.inner(
+            *(
+                pairwise_squared_distances(features)
+                for features in (teacher_outputs, student_outputs)
+            )
+        )
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
@@ -280,6 +313,46 @@ def test_a_loss_that_is_a_sum():
     same_as_on_one_device(
         loss=lambda: cross_entropy(reduction="sum"), optimizer=sgd(0.002)
     )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [functools.partial(losses.Hint, "dense"), losses.NeighborProbability],
+    ids=["hint", "neighbours"],
+)
+@pytest.mark.parametrize("neighborhood", ["global", "replica"])
+def test_a_device_without_a_sample(kind, neighborhood):
+    """Its part counts for nothing, in the weights and in the logs."""
+
+    def make():
+        return {
+            "gamma": None,
+            "distillation_losses": kind(),
+            "neighborhood": neighborhood,
+        }
+
+    if neighborhood == "global":
+        same_as_on_one_device(settings=make, count=ONE_LEFT)
+        return
+    weights, logs = fitted(2, settings=make, count=ONE_LEFT)
+    assert all(np.isfinite(weight).all() for weight in weights)
+    assert np.isfinite(list(logs.values())).all()
+    assert logs["feature_spread"] > 0
+
+
+def test_losses_in_half_precision():
+    """What a loss of one's own gives may be half precision too."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        (_, one), (_, two) = (
+            fitted(devices, count=EVEN, settings=SETTINGS["sample by sample"])
+            for devices in (0, 2)
+        )
+    finally:
+        keras.config.set_dtype_policy(before)
+    for name in ("apart_loss", "apart_by_keras_loss", "student_loss"):
+        assert two[name] == pytest.approx(one[name], rel=0.05), name
 
 
 @pytest.mark.parametrize("count", [EVEN, UNEVEN])
@@ -388,6 +461,7 @@ def test_without_compile_and_with_validation():
 BY_WORKERS = {
     "uneven": {"optimizer": OPTIMIZERS["adam"]},
     "one left": {"count": ONE_LEFT, "weighted": True},
+    "does not divide": {"batch_size": 33},
     "ema": {"optimizer": OPTIMIZERS["ema"]},
     "clipped": {"optimizer": OPTIMIZERS["global_clipnorm"]},
     "loss scale": {"optimizer": OPTIMIZERS["loss scale, clipnorm"]},
@@ -408,6 +482,12 @@ def by_each_worker(strategy, folder, index):
         np.savez(folder / f"{name}-{index}.npz", *weights)
         (folder / f"{name}-{index}.json").write_text(json.dumps(logs))
     with strategy.scope():
+        cached = LPDistiller(TeacherCache.open(folder / "cache"), network(24, 1))
+        cached.compile(sgd()(), cross_entropy())
+    data = tf.data.Dataset.from_tensor_slices(samples()[:2])
+    cached.fit(cached.teacher.attach(data).batch(32), epochs=3, verbose=0)
+    np.savez(folder / f"cached-{index}.npz", *cached.student.get_weights())
+    with strategy.scope():
         plain = LPDistiller(network(40, 0), network(24, 1, L.BatchNormalization))
         plain.compile(sgd()(), cross_entropy())
     with pytest.warns(UserWarning, match=r"BatchNormalization\(synchronized=True\)"):
@@ -417,6 +497,8 @@ def by_each_worker(strategy, folder, index):
 @pytest.fixture(scope="module")
 def by_workers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workers")
+    data = tf.data.Dataset.from_tensor_slices(samples()[:2])
+    TeacherCache.build(network(40, 0), data, folder / "cache", dtype="float32")
     with Workers(by_each_worker, folder) as workers:
         workers.finish()
     return folder
@@ -433,6 +515,15 @@ def test_two_workers(by_workers, name):
     logs = json.loads((by_workers / f"{name}-1.json").read_text())
     for key, value in expected_logs.items():
         assert logs[key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
+
+
+def test_two_workers_with_a_cache(by_workers):
+    one, other = (
+        list(np.load(by_workers / f"cached-{index}.npz").values()) for index in (0, 1)
+    )
+    expected, _ = fitted(0, settings=lambda: {"gamma": 0.005})
+    assert apart(one, other) == 0
+    assert apart(one, expected) < 1e-5
 
 
 # A neighbourhood of one's own
@@ -498,6 +589,11 @@ def distiller_under(devices, **kwargs):
             },
             "ema_overwrite_frequency=3",
         ),
+        ({"run_eagerly": True}, "run_eagerly=True"),
+        (
+            {"loss": lambda y, y_pred: keras.ops.mean(y_pred)},
+            "gives one value for a batch",
+        ),
         (
             {"loss": cross_entropy(reduction="mean_with_sample_weight")},
             "mean_with_sample_weight",
@@ -540,7 +636,40 @@ def test_a_student_made_outside_is_refused():
 def test_an_optimizer_made_outside_is_refused():
     x, y, _ = samples()
     distiller = distiller_under(2, optimizer=keras.optimizers.SGD())
-    with pytest.raises(ValueError, match="optimizer SGD was made outside"):
+    with pytest.raises(ValueError, match="optimizer SGD and the distiller were not"):
+        distiller.fit(x, y, verbose=0)
+
+
+def test_an_inner_optimizer_made_outside_is_refused():
+    x, y, _ = samples()
+    outside = keras.optimizers.Adam()
+    with strategy(2).scope():
+        scaled = keras.optimizers.LossScaleOptimizer(outside)
+    with pytest.raises(ValueError, match="optimizer Adam and the distiller were not"):
+        distiller_under(2, optimizer=scaled).fit(x, y, verbose=0)
+
+
+def test_an_optimizer_made_inside_for_a_distiller_outside_is_refused():
+    x, y, _ = samples()
+    distiller = LPDistiller(network(40, 0), network(24, 1))
+    with strategy(2).scope():
+        distiller.compile(keras.optimizers.SGD(), cross_entropy())
+    with pytest.raises(ValueError, match="optimizer SGD and the distiller were not"):
+        distiller.fit(x, y, verbose=0)
+
+
+def test_single_batches_are_refused():
+    x, y, _ = samples()
+    with pytest.raises(ValueError, match="hands each device the whole batch"):
+        distiller_under(2).train_on_batch(x[:32], y[:32])
+
+
+def test_plain_batch_statistics_are_warned_of():
+    x, y, _ = samples()
+    with strategy(2).scope():
+        distiller = LPDistiller(network(40, 0), network(24, 1, L.BatchNormalization))
+        distiller.compile("sgd", cross_entropy())
+    with pytest.warns(UserWarning, match="synchronized=True"):
         distiller.fit(x, y, verbose=0)
 
 

@@ -39,6 +39,9 @@ class FeatureLoss(keras.distillation.DistillationLoss):
             other, and so depends on which of them come together. On several devices
             it is given the features of all of them. `True`, for all losses but
             `Hint` and `AttentionTransfer`.
+        divides_by_replicas: Under a `tf.distribute` strategy, whether the loss divides
+            its value by the number of replicas, as each `keras.losses.Loss` does.
+            Defaults to whether the loss has one among its attributes.
         compares_maps: Whether the loss needs feature maps, not vectors.
         layers: Keras layers whose weights `LPDistiller` trains beside the
             student. Empty, for all losses but `Hint`.
