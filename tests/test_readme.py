@@ -1,33 +1,62 @@
-"""The README's code runs, one block after the other, as a reader would."""
+"""The code of README and docs runs, one block after the other, as a reader would."""
 
+import functools
 import pathlib
 import re
 
 import keras
+import pytest
+import tensorflow as tf
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
-def test_the_readmes_code_runs(tmp_path, monkeypatch):
+def blocks(file):
+    return re.findall(r"```python\n(.*?)```", file.read_text("utf-8"), re.DOTALL)
+
+
+def run(code, name, names):
+    """Runs blocks of code; gives the distillers that they made."""
+    distillers = []
+    for block in code:
+        exec(compile(block, name, "exec"), names)
+        if all(one is not names.get("distiller") for one in [None, *distillers]):
+            distillers.append(names["distiller"])
+    return distillers
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # Of the devices that the tests make, one will do.
+    one = functools.partial(tf.distribute.OneDeviceStrategy, "CPU:0")
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", one)
     keras.utils.clear_session()  # layer names count from the start
     keras.utils.set_random_seed(0)
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    assert len(blocks) >= 5
-    names: dict = {}
-    distillers = []
-    for block in blocks:
-        names.pop("distiller", None)
-        exec(compile(block, "README.md", "exec"), names)
-        distillers += [names["distiller"]] if "distiller" in names else []
 
+
+def test_the_readmes_code_runs(folder):
+    code, names = blocks(ROOT / "README.md"), {}
+    assert len(code) >= 3
+    assert len(run(code, "README.md", names)) == 1
     student = keras.models.load_model("student.keras")
     data = names["data"]
     predicted = student.predict(data.x_test, verbose=0).argmax(axis=1)
     assert (predicted == data.y_test).mean() > 0.9
-    assert float(names["loss"]) > 0
-    assert len(distillers) >= 5
-    cached = names["cache"].attach(names["samples"]).batch(64)
+    assert pathlib.Path("student.tflite").stat().st_size < 20_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_pages_code_runs(folder, page):
+    """Each page goes on where the README began."""
+    names = {}
+    beginning = blocks(ROOT / "README.md")[0].partition("distiller =")[0]
+    run([beginning.replace("epochs=10", "epochs=3")], "README.md", names)
+    distillers = run(blocks(page), page.name, names)
+    assert distillers or page.stem == "measured"
     for distiller in distillers:
-        taught = [cached] if distiller.teacher is names["cache"] else data[:2]
+        taught = names["data"][:2]
+        if distiller.teacher is names.get("cache"):
+            taught = [names["cache"].attach(names["samples"]).batch(64)]
         assert distiller.fit(*taught, verbose=0).history["loss"][0] > 0
