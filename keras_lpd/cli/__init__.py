@@ -1,0 +1,3 @@
+"""The command `keras-lpd`: a file for each of its commands, and what they share."""
+
+from keras_lpd.cli.command import main as main
