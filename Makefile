@@ -5,7 +5,8 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-backends lint format bench compare few-labels clean
+.PHONY: help demo test test-slow test-backends test-oldest wheel notebooks docs lint \
+	format bench compare few-labels clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -34,6 +35,28 @@ test-slow: .venv/dev.stamp  ## run the tests that take longer
 test-backends: .venv/dev.stamp  ## run neighbours and losses on JAX as well
 	$(BIN)/python -m pytest tests/test_backends.py $(ARGS)
 
+test-oldest:  ## run the core's tests on the oldest TensorFlow and Keras allowed
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) .ci/oldest.py > .venv-oldest/oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet --editable . \
+		--constraint .venv-oldest/oldest.txt pytest pytest-xdist
+	.venv-oldest/bin/python -m pytest -m "not slow" -n 2 --dist loadfile \
+		tests/test_neighbors.py tests/test_features.py tests/losses tests/distiller \
+		tests/test_multi_worker.py $(ARGS)
+
+wheel: .venv/dev.stamp  ## build the package, install it into an empty .venv, run its demo
+	rm -rf build dist .venv-wheel
+	$(BIN)/python -m build --quiet
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet dist/*.whl
+	cd .venv-wheel && bin/keras-lpd demo
+
+notebooks: .venv/dev.stamp  ## run the notebooks, hold them against their sources
+	$(BIN)/python notebooks/build.py --check
+
+docs: .venv/dev.stamp  ## build the pages into site/
+	$(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+
 lint: .venv/dev.stamp  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,4 +80,4 @@ few-labels: .venv/demo.stamp  ## compare them with few labels (an hour or two; l
 	$(BIN)/python benchmarks/few_labels.py $(ARGS)
 
 clean:  ## remove .venv and caches
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-oldest .venv-wheel build dist site .pytest_cache .mypy_cache .ruff_cache *.egg-info

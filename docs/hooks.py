@@ -1,4 +1,4 @@
-"""Makes the README the first page, and its links good on the pages as in the repository."""
+"""Makes the README the first page, with links that are good there as well."""
 
 import pathlib
 import re
