@@ -175,6 +175,7 @@ def run(script):
     return done.stdout.strip().splitlines()
 
 
+@pytest.mark.slow
 def test_four_devices():
     """In a process of its own: TensorFlow mixes up strategies in one."""
     script = """
@@ -692,6 +693,7 @@ def test_nothing_is_refused_on_one_device():
     assert np.isfinite(history.history["loss"]).all()
 
 
+@pytest.mark.slow
 def test_a_second_strategy_is_explained():
     script = """
 for count in (EVEN, UNEVEN):

@@ -486,30 +486,37 @@ def arrays(folder, name, index):
     return list(np.load(folder / f"{name}{index}.npz").values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1])
 def test_lost_workers_change_nothing(folder, index):
     assert_same(arrays(folder, "resumed", index), arrays(folder, "whole", index))
 
 
+@pytest.mark.slow
 def test_the_workers_agree_to_the_bit(folder):
     assert_same(arrays(folder, "resumed", 0), arrays(folder, "resumed", 1))
 
 
+@pytest.mark.slow
 def test_workers_go_on_together(said):
     assert said["epochs"] == [3, 4]
 
 
+@pytest.mark.slow
 def test_the_chief_deletes_it_for_all(said):
     assert said["left"] == []
 
 
+@pytest.mark.slow
 def test_unshared_folders_are_refused(said):
     assert "different backups: 1, 0 epochs are done" in said["unshared"]
 
 
+@pytest.mark.slow
 def test_who_comes_late_finds_it(said):
     assert said["late"] == {"epochs": [], "same": True, "found": True}
 
 
+@pytest.mark.slow
 def test_distillers_go_on_as_well(said):
     assert said["distiller"] == {"epochs": [2], "same": True}
