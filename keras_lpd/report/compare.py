@@ -143,7 +143,8 @@ class Comparison(Table):
             against: `"parameters"`, `"macs"` or `"bytes"`, on a logarithmic axis.
 
         Returns:
-            A `matplotlib.figure.Figure`, which a notebook shows.
+            A `matplotlib.figure.Figure`, which a notebook shows (with
+            `%matplotlib inline`).
 
         Raises:
             ImportError: If matplotlib is not installed.
