@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lpd.caching.row_files import sync_folder
 from keras_lpd.log import logger
 from keras_lpd.multi_worker import has_several_workers
 
@@ -291,9 +292,4 @@ def _publish(file: Path, path: Path) -> None:
         target.flush()
         os.fsync(target.fileno())
     os.replace(part, path)
-    if hasattr(os, "O_DIRECTORY"):  # The name has to last as well; not on Windows.
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    sync_folder(path.parent)  # The name has to last as well.

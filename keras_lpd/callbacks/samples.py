@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lpd.arguments import as_integer
 from keras_lpd.taught import Taught, inputs_of, split
 
 _SHUFFLES = {"ShuffleDatasetV3": 4, "ShuffleAndRepeatDatasetV2": 5}
@@ -58,6 +60,20 @@ class Samples(NamedTuple):
             lambda *rows: np.concatenate(rows)[:most], *batches
         )
         return cls(inputs_of(x), as_classes(y[0]) if y else None, split(x))
+
+
+def at_most(max_samples: int | None, dataset: Any) -> int:
+    """How many samples to take at most; refuses all of a data set without an end."""
+    if max_samples is not None:
+        return as_integer("max_samples", max_samples, least=1)
+    if (
+        isinstance(dataset, tf.data.Dataset)
+        and dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+    ):
+        raise ValueError(
+            "`dataset` goes on for ever. Give `max_samples=`, or leave `repeat` out."
+        )
+    return sys.maxsize
 
 
 def rows_of(x: Any) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import filelock
 import numpy as np
 
+from keras_lpd.beside import written_beside
 from keras_lpd.datasets import Arrays
 
 _SETTINGS = "settings.json"
@@ -96,14 +97,8 @@ class Folder:
     def write(self, name: str, write: Callable[[pathlib.Path], Any]) -> pathlib.Path:
         """Has a file written beside its place, and puts it there when it is whole."""
         path = self / name
-        part = path.with_name(f".part.{name}")
-        try:
+        with written_beside(path) as part:
             write(part)
-            with open(part, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
         return path
 
 

@@ -7,7 +7,6 @@ import gzip
 import json
 import os
 import pathlib
-import sys
 import warnings
 from typing import Any
 
@@ -18,7 +17,8 @@ from keras_lpd.arguments import as_integer
 from keras_lpd.compress.litert_file import LiteRTFile, check_mark
 from keras_lpd.compress.measuring import measure
 from keras_lpd.compress.signature import Signature
-from keras_lpd.features import is_graph, output_activation, own_inputs
+from keras_lpd.features import own_inputs
+from keras_lpd.outputs import chosen_classes, threshold_of
 
 AGREEMENT = 0.97
 """How often a quantised file should choose the class that the model chooses."""
@@ -156,17 +156,11 @@ def evaluate_litert(
     >>> check.agreement, check.max_error < 1e-5
     (1.0, True)
     """
-    from keras_lpd.callbacks.samples import Samples
+    from keras_lpd.callbacks.samples import Samples, at_most
     from keras_lpd.distiller import LPDistiller
 
     runs = as_integer("runs", runs, least=1)
-    most = sys.maxsize
-    if max_samples is not None:
-        most = as_integer("max_samples", max_samples, least=1)
-    elif _is_endless(dataset):
-        raise ValueError(
-            "`dataset` goes on for ever. Give `max_samples=`, or leave `repeat` out."
-        )
+    most = at_most(max_samples, dataset)
     if isinstance(model, (LPDistiller, keras.distillation.Distiller)):
         model = model.student
     check_mark(pathlib.Path(path))
@@ -174,15 +168,15 @@ def evaluate_litert(
     file = LiteRTFile(path)
     inputs, labels, _ = Samples.take(dataset, most)
     outputs = file.predict(_as_the_file_takes(inputs, model))
-    threshold = _threshold(model, outputs)
-    classes = _classes(outputs, threshold)
+    threshold = threshold_of(model, outputs)
+    classes = chosen_classes(outputs, threshold)
     accuracy = _accuracy(classes, labels, outputs)
     model_accuracy = agreement = max_error = mean_error = None
     if model is not None:
         expected = _run(model, inputs)
         errors = _errors(outputs, expected, path, model)
         max_error, mean_error = float(errors.max()), float(errors.mean())
-        chosen = _classes(expected, threshold)
+        chosen = chosen_classes(expected, threshold)
         model_accuracy = _accuracy(chosen, labels, expected)
         if classes is not None and chosen is not None:
             agreement = float(np.mean(classes == chosen))
@@ -217,15 +211,6 @@ def evaluate_litert(
     return check
 
 
-def _is_endless(dataset: Any) -> bool:
-    import tensorflow as tf
-
-    return (
-        isinstance(dataset, tf.data.Dataset)
-        and dataset.cardinality() == tf.data.INFINITE_CARDINALITY
-    )
-
-
 def _as_the_file_takes(inputs: Any, model: Any) -> Any:
     """Inputs by the names that they have in the file, as far as the model tells."""
     if model is None or not keras.tree.is_nested(inputs):
@@ -256,22 +241,6 @@ def _errors(outputs: np.ndarray, expected: np.ndarray, path: Any, model: Any) ->
             f"{outputs.shape[1:]}, the model {expected.shape[1:]}."
         )
     return np.abs(outputs - expected)
-
-
-def _threshold(model: Any, outputs: np.ndarray) -> float:
-    """Above which a single output means the class 1: a logit, or a probability."""
-    if is_graph(model):
-        return 0.5 if output_activation(model) == "sigmoid" else 0.0
-    return 0.5 if outputs.min() >= 0.0 and outputs.max() <= 1.0 else 0.0
-
-
-def _classes(outputs: np.ndarray, threshold: float) -> np.ndarray | None:
-    """The chosen classes; `None` where outputs are no scores of classes."""
-    if outputs.ndim != 2:
-        return None
-    if outputs.shape[1] == 1:
-        return (outputs[:, 0] > threshold).astype(np.int64)
-    return outputs.argmax(axis=1)
 
 
 def _accuracy(

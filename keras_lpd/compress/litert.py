@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from keras_lpd.arguments import as_integer
-from keras_lpd.caching.row_files import sync_folder
+from keras_lpd.beside import written_beside
 from keras_lpd.checks import check_model
 from keras_lpd.compress.litert_file import LiteRTFile
 from keras_lpd.compress.quiet import quietly
@@ -363,12 +363,8 @@ def _write(path: pathlib.Path, content: bytes, whole: bool) -> None:
         content: What.
         whole: Whether there should be integers only.
     """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+    with written_beside(path) as part:
+        part.write_bytes(content)
         try:
             floats = LiteRTFile(part).floats
         except ValueError as error:
@@ -377,10 +373,6 @@ def _write(path: pathlib.Path, content: bytes, whole: bool) -> None:
                 "The interpreter refuses what the converter made, so that nothing was "
                 f"written to {path}: {why} Take another `quantize`."
             ) from error
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    sync_folder(path.parent)
     if whole and floats:
         warnings.warn(
             f"{path} is not of integers throughout: {len(floats)} of its tensors are "

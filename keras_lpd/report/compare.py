@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -227,21 +226,14 @@ def compare(
             f"{keras.config.backend()!r}. Set the environment variable "
             "KERAS_BACKEND=tensorflow before importing keras."
         )
-    from keras_lpd.callbacks.samples import Samples
-    from keras_lpd.compress.evaluating import _is_endless
+    from keras_lpd.callbacks.samples import Samples, at_most
     from keras_lpd.report.macs import macs
     from keras_lpd.report.measuring import file_bytes, latency
     from keras_lpd.report.subjects import Subject
 
     k, runs = as_integer("k", k, least=1), as_integer("runs", runs, least=1)
     check_pooling(pooling)
-    most = sys.maxsize
-    if max_samples is not None:
-        most = as_integer("max_samples", max_samples, least=1)
-    elif _is_endless(dataset):
-        raise ValueError(
-            "`dataset` goes on for ever. Give `max_samples=`, or leave `repeat` out."
-        )
+    most = at_most(max_samples, dataset)
     layers, preprocessing = dict(layers or {}), dict(preprocessing or {})
     teacher = _checked_names(
         models, teacher, layers=layers, preprocessing=preprocessing

@@ -6,6 +6,8 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from keras_lpd.beside import written_beside
+
 if TYPE_CHECKING:
     from keras_lpd.report.compare import Comparison, ModelRow
 
@@ -69,7 +71,9 @@ def draw(
     if kept:
         _draw_overlap(right[0], kept, comparison, looks)
     if path is not None:
-        _write(figure, pathlib.Path(path))
+        path = pathlib.Path(path)
+        with written_beside(path) as part:
+            figure.savefig(part, dpi=110, format=path.suffix[1:] or "png")
     return figure
 
 
@@ -115,13 +119,3 @@ def _draw_overlap(
     axes.set_xlabel(f"neighbours of '{comparison.teacher}' kept, k={comparison.k}")
     axes.grid(axis="x", alpha=0.3)
     axes.legend()
-
-
-def _write(figure: Any, path: pathlib.Path) -> None:
-    """Writes beside the file, and renames: what is there is whole."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        figure.savefig(part, dpi=110, format=path.suffix[1:] or "png")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lpd.checks import check_model
-from keras_lpd.compress.evaluating import _classes, _threshold
 from keras_lpd.distiller import LPDistiller
 from keras_lpd.features import (
     OUTPUTS,
@@ -24,6 +23,7 @@ from keras_lpd.features import (
     own_inputs,
 )
 from keras_lpd.neighbors import as_vectors
+from keras_lpd.outputs import chosen_classes, threshold_of
 from keras_lpd.report.macs import graph_of
 from keras_lpd.report.measuring import compiled_for
 
@@ -159,7 +159,7 @@ class Subject:
         if not outputs:
             return Answers(kept, None, 0)
         scores = np.concatenate(outputs)
-        classes = _classes(scores, _threshold(self.model, scores))
+        classes = chosen_classes(scores, threshold_of(self.model, scores))
         among = 0 if classes is None else max(scores.shape[-1], 2)
         return Answers(kept, classes, among)
 
