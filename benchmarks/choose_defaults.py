@@ -27,7 +27,7 @@ import tensorflow as tf
 from controls import FeatureSize, OwnNeighbors, RandomPairs
 
 from keras_lpd import LocalityPreserving, LPDistiller
-from keras_lpd.caching.row_files import write_json
+from keras_lpd.beside import write_json
 from keras_lpd.datasets import load_arrays
 from keras_lpd.features import OUTPUTS, FeatureExtractor
 from keras_lpd.losses.feature_loss import FeatureLoss

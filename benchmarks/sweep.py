@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lpd import LPDistiller, TeacherCache
-from keras_lpd.caching.row_files import write_json
+from keras_lpd.beside import write_json
 from keras_lpd.datasets import augmentation, load_arrays
 from keras_lpd.features import OUTPUTS
 from keras_lpd.models import cnn_teacher

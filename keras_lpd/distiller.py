@@ -22,8 +22,6 @@ from keras_lpd.features import (
     output_activation,
     own_inputs,
 )
-from keras_lpd.guard import SPREAD, Guard, LatelyMean
-from keras_lpd.labelled import counting_labelled
 from keras_lpd.log import logger
 from keras_lpd.losses.cross_entropy import CrossEntropy
 from keras_lpd.losses.feature_loss import FeatureLoss
@@ -31,17 +29,20 @@ from keras_lpd.losses.locality import LocalityPreserving
 from keras_lpd.multi_worker import MultiWorkerFit
 from keras_lpd.neighbors import as_vectors, feature_variance
 from keras_lpd.refusals import explaining
-from keras_lpd.replicas import (
+from keras_lpd.seeds import seed_states
+from keras_lpd.taught import inputs_of
+from keras_lpd.teacher_cache import TeacherCache
+from keras_lpd.training.guard import SPREAD, Guard, LatelyMean
+from keras_lpd.training.labelled import counting_labelled
+from keras_lpd.training.replicas import (
     WholeBatch,
     batch_of,
     check_neighborhood,
     rows_of,
 )
-from keras_lpd.strategies import check_strategy
-from keras_lpd.taught import inputs_of
-from keras_lpd.teacher_cache import TeacherCache
-from keras_lpd.teachers import CachedTeacher, RunningTeacher, Teacher
-from keras_lpd.terms import (
+from keras_lpd.training.strategies import check_strategy
+from keras_lpd.training.teachers import CachedTeacher, RunningTeacher, Teacher
+from keras_lpd.training.terms import (
     NEIGHBORHOOD,
     as_losses,
     as_weights,
@@ -609,22 +610,13 @@ class LPDistiller(MultiWorkerFit, keras.Model):
     def save_own_variables(self, store: Any) -> None:
         # Keras forgets how far dropout's random numbers had come; with them a
         # training that was cut off goes on to the very same weights.
-        for index, state in enumerate(self._seed_states()):
+        for index, state in enumerate(seed_states(self.student)):
             store[str(index)] = state
 
     def load_own_variables(self, store: Any) -> None:
-        for index, state in enumerate(self._seed_states()):
+        for index, state in enumerate(seed_states(self.student)):
             if str(index) in store:
                 state.assign(store[str(index)])
-
-    def _seed_states(self) -> list[Any]:
-        weights = {id(variable) for variable in self.student.weights}
-        return [
-            variable
-            for variable in self.student.variables
-            if id(variable) not in weights
-            and variable.path.endswith("seed_generator_state")
-        ]
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object

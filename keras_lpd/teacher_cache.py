@@ -14,12 +14,12 @@ from keras_lpd import taught
 from keras_lpd.arguments import as_integer
 from keras_lpd.caching import building, row_files
 from keras_lpd.caching.building import MANIFEST
+from keras_lpd.caching.progress import progress
 from keras_lpd.caching.recipe import Recipe
 from keras_lpd.caching.row_files import ArrayFile
 from keras_lpd.caching.samples import Augment, Samples, compare
 from keras_lpd.features import FeatureFunction, Preprocessing
 from keras_lpd.log import logger
-from keras_lpd.progress import progress
 from keras_lpd.refusals import explaining, require
 
 _CHANGED = (

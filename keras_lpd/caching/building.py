@@ -17,13 +17,14 @@ from typing import Any
 import filelock
 import numpy as np
 
+from keras_lpd.beside import sync_folder
 from keras_lpd.caching import row_files
+from keras_lpd.caching.progress import progress
 from keras_lpd.caching.recipe import Recipe
 from keras_lpd.caching.row_files import RowWriter
 from keras_lpd.caching.samples import AUGMENTED, ELEMENTS, Samples
 from keras_lpd.features import output_activation
 from keras_lpd.log import logger
-from keras_lpd.progress import progress
 from keras_lpd.refusals import explaining
 from keras_lpd.version import __version__
 
@@ -146,7 +147,6 @@ def build(
         "teacher_name": recipe.teacher.name,
         "output_activation": output_activation(recipe.teacher),
         "feature_layer": recipe.feature_layer,
-        "layer_shapes": recipe.shapes,
         "mark": recipe.mark,
         "features": {key: files[name] for key, name in features.items()},
         "fingerprints": {
@@ -157,7 +157,7 @@ def build(
     if path.exists():
         path.rmdir()
     folder.rename(path)
-    row_files.sync_folder(path.parent)
+    sync_folder(path.parent)
     for leftover in (row_files.PROGRESS, *recipe.files):
         (path / leftover).unlink(missing_ok=True)
 

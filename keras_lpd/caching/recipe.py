@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import pathlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +14,7 @@ import tensorflow as tf
 
 from keras_lpd import neighbors
 from keras_lpd.arguments import as_integer
+from keras_lpd.beside import written_beside
 from keras_lpd.caching import projection as projections
 from keras_lpd.caching.projection import Projection
 from keras_lpd.checks import check_finite, check_model
@@ -25,7 +25,8 @@ from keras_lpd.features import (
     Preprocessing,
     default_layer,
 )
-from keras_lpd.taught import Mark, fingerprint
+from keras_lpd.fingerprint import fingerprint
+from keras_lpd.taught import Mark
 
 DTYPES = ("float16", "float32")
 
@@ -237,12 +238,8 @@ class Recipe:
                 [_vectors(self.features(inputs)[key]) for inputs in batches]
             )
         fitted = projections.fit_projection(self._projection, found, dimensions)
-        part = file.with_name(f"{file.name}.part")
-        with part.open("wb") as opened:
-            np.savez(opened, offset=fitted.offset, matrix=fitted.matrix)
-            opened.flush()
-            os.fsync(opened.fileno())
-        part.replace(file)
+        with written_beside(file) as part:
+            np.savez(part, offset=fitted.offset, matrix=fitted.matrix)
 
     def _run(self, inputs: Any) -> dict[str, tf.Tensor]:
         found = self._extract(inputs, training=False)

@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from keras_lpd.beside import PART, write_json
+
 HEADER = 256
 """How many bytes of a file come before its rows."""
 
@@ -111,7 +113,9 @@ class RowWriter:
                     f"The unfinished files in {folder} are damaged: {error} Delete "
                     "that folder, and begin again."
                 ) from None
-        elif folder.exists() and any(f.suffix != ".part" for f in folder.iterdir()):
+        elif folder.exists() and not all(
+            file.name.startswith(PART) for file in folder.iterdir()
+        ):
             raise FileExistsError(
                 f"{folder} is needed to build in, and holds something else. Move it "
                 "away, or choose another path."
@@ -204,18 +208,6 @@ class RowWriter:
         return self.folder / f"{name}.npy"
 
 
-def write_json(path: pathlib.Path, data: Any) -> None:
-    """Writes a JSON file, or replaces it, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync_folder(path.parent)
-
-
 def write_sealed(path: pathlib.Path, data: dict[str, Any]) -> None:
     """`write_json`, with a checksum among the data."""
     write_json(path, {**data, "checksum": _checksum(data)})
@@ -235,17 +227,6 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
     if checksum != _checksum(data):
         raise ValueError(f"{path} was altered: its checksum is another.")
     return data
-
-
-def sync_folder(folder: pathlib.Path) -> None:
-    """Makes sure that names given in a folder outlive a crash."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _checksum(data: dict[str, Any]) -> str:

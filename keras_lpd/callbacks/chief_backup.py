@@ -17,15 +17,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lpd.caching.row_files import sync_folder
+from keras_lpd.beside import PART, written_beside
 from keras_lpd.log import logger
 from keras_lpd.multi_worker import has_several_workers
+from keras_lpd.seeds import seed_states
 
 FILE = "backup.weights.h5"
 """The name of the backup in its folder."""
 
 _GROUP = "keras_lpd_backup"  # what we add to the file of Keras
-_PART = f".{FILE}.part"  # what is being written
 
 
 class ChiefBackup(keras.callbacks.Callback):
@@ -138,7 +138,9 @@ class ChiefBackup(keras.callbacks.Callback):
             self.model.save_weights(local)
             if self._is_chief:
                 self._add_state(local, epoch + 1)
-                _publish(local, self.path)
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with written_beside(self.path) as part:
+                    shutil.copyfile(local, part)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.model._initial_epoch = None  # It is not for the next `fit`.
@@ -146,7 +148,7 @@ class ChiefBackup(keras.callbacks.Callback):
             return
         self._wait_for_all()
         if self._is_chief:
-            for name in (FILE, _PART):
+            for name in (FILE, f"{PART}{FILE}"):
                 self.path.with_name(name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # There is something else in it.
                 self.path.parent.rmdir()
@@ -158,7 +160,7 @@ class ChiefBackup(keras.callbacks.Callback):
         with h5py.File(file, "r+") as weights:
             group = weights.create_group(_GROUP)
             group["state"] = json.dumps(state)
-            for index, seed in enumerate(_seed_states(self.model)):
+            for index, seed in enumerate(seed_states(self.model)):
                 group[f"seed {index}"] = seed.numpy()
 
     def _state(self, file: Path) -> dict[str, Any]:
@@ -174,7 +176,7 @@ class ChiefBackup(keras.callbacks.Callback):
         with self._reading():
             model.load_weights(file)
             with h5py.File(file, "r") as weights:
-                for index, seed in enumerate(_seed_states(model)):
+                for index, seed in enumerate(seed_states(model)):
                     seed.assign(np.asarray(weights[_GROUP][f"seed {index}"]))
         model._initial_epoch = state["epoch"]
         logger.info("Goes on after epoch %d, from %s.", state["epoch"], self.path)
@@ -251,23 +253,12 @@ def _outline(model: keras.Model) -> dict[str, list[str]]:
         "optimizer's variables": [
             _kind(variable) for variable in (optimizer.variables if optimizer else [])
         ],
-        "random states": [_kind(variable) for variable in _seed_states(model)],
+        "random states": [_kind(variable) for variable in seed_states(model)],
     }
 
 
 def _kind(variable: Any) -> str:
     return f"{tuple(variable.shape)} {variable.dtype}"
-
-
-def _seed_states(model: keras.Model) -> list[Any]:
-    """The states of random numbers in layers such as dropout; Keras saves none."""
-    weights = {id(variable) for variable in model.weights}
-    return [
-        variable
-        for variable in model.variables
-        if id(variable) not in weights
-        and variable.path.endswith("seed_generator_state")
-    ]
 
 
 @contextlib.contextmanager
@@ -281,15 +272,3 @@ def _copy(path: Path) -> Any:
             yield None
         else:
             yield copy
-
-
-def _publish(file: Path, path: Path) -> None:
-    """Puts the file in its place: at no moment is there a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(_PART)
-    with open(file, "rb") as source, open(part, "wb") as target:
-        shutil.copyfileobj(source, target)
-        target.flush()
-        os.fsync(target.fileno())
-    os.replace(part, path)
-    sync_folder(path.parent)  # The name has to last as well.

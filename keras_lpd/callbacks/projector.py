@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lpd.callbacks.samples import check_class_names
 from keras_lpd.callbacks.watched import View, WatchingCallback
 from keras_lpd.metrics import Neighborhoods, neighbor_overlap
 from keras_lpd.tensorboard.tags import MEAN_OVERLAP, OVERLAP, SAMPLES, THUMBNAILS
@@ -87,7 +86,7 @@ class EmbeddingProjector(WatchingCallback):
         from keras_lpd.tensorboard.projector_files import ProjectorRun
 
         super().on_train_begin(logs)
-        self.class_names = check_class_names(self._class_names, self.samples.labels)
+        self.class_names = _check_class_names(self._class_names, self.samples.labels)
         self._sheet = self._make_sheet()
         self._runs, self._writers = {}, {}
         for role in ("teacher", "student"):
@@ -232,3 +231,18 @@ def _require_tensorboard() -> None:
             f"EmbeddingProjector needs {' and '.join(missing)}. Install with "
             "`pip install 'keras-lpd[tensorboard]'`."
         )
+
+
+def _check_class_names(
+    names: Sequence[str] | None, labels: np.ndarray | None
+) -> list[str] | None:
+    """The names as a list; refuses those that don't fit the labels."""
+    if names is None:
+        return None
+    names = [str(name) for name in names]
+    if labels is not None and labels.max() >= len(names):
+        raise ValueError(
+            f"`class_names` has {len(names)} names, but there are labels up to "
+            f"{labels.max()}. Give a name for each class, in the order of the labels."
+        )
+    return names

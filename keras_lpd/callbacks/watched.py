@@ -12,7 +12,6 @@ import tensorflow as tf
 from keras import ops
 
 from keras_lpd.arguments import as_integer
-from keras_lpd.callbacks.samples import Samples, rows_of
 from keras_lpd.checks import check_finite, check_model
 from keras_lpd.distiller import LPDistiller
 from keras_lpd.features import (
@@ -26,6 +25,7 @@ from keras_lpd.features import (
 )
 from keras_lpd.metrics import Neighborhoods
 from keras_lpd.neighbors import as_vectors, check_pooling
+from keras_lpd.samples import Samples, count_of
 from keras_lpd.teacher_cache import TeacherCache
 
 _BATCH = 256
@@ -218,7 +218,7 @@ def _viewing(extract: FeatureExtractor, pooling: str | None) -> Callable[[Any], 
         return wanted
 
     def view(inputs: Any) -> View:
-        count = rows_of(inputs)
+        count = count_of(inputs)
         parts = []
         for start in range(0, count, _BATCH):
             # The last batch begins again at the first sample, to be of the same size.

@@ -156,8 +156,8 @@ def evaluate_litert(
     >>> check.agreement, check.max_error < 1e-5
     (1.0, True)
     """
-    from keras_lpd.callbacks.samples import Samples, at_most
     from keras_lpd.distiller import LPDistiller
+    from keras_lpd.samples import Samples, at_most
 
     runs = as_integer("runs", runs, least=1)
     most = at_most(max_samples, dataset)

@@ -18,9 +18,9 @@ from keras_lpd.arguments import as_integer
 from keras_lpd.beside import written_beside
 from keras_lpd.checks import check_model
 from keras_lpd.compress.litert_file import LiteRTFile
-from keras_lpd.compress.quiet import quietly
 from keras_lpd.compress.representative import take_evenly, take_inputs, take_samples
 from keras_lpd.compress.signature import Signature, identifiers, is_tf_keras
+from keras_lpd.quiet import quietly
 
 KINDS = ("float16", "int8", "int16x8")
 """What a file's numbers may be, beside float32."""

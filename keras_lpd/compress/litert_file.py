@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from keras_lpd.compress.measuring import broken, open_interpreter
-from keras_lpd.compress.quiet import quietly
 from keras_lpd.compress.signature import by_name
+from keras_lpd.quiet import quietly
 
 _MARK = slice(4, 8)
 

@@ -26,7 +26,7 @@ def take_inputs(data: Any, most: int) -> Any:
         TypeError: If it is none of these.
         ValueError: If it is empty, or not batched.
     """
-    from keras_lpd.callbacks.samples import Samples
+    from keras_lpd.samples import Samples
 
     if isinstance(data, (dict, list)):
         data = (data,)

@@ -226,10 +226,10 @@ def compare(
             f"{keras.config.backend()!r}. Set the environment variable "
             "KERAS_BACKEND=tensorflow before importing keras."
         )
-    from keras_lpd.callbacks.samples import Samples, at_most
     from keras_lpd.report.macs import macs
     from keras_lpd.report.measuring import file_bytes, latency
     from keras_lpd.report.subjects import Subject
+    from keras_lpd.samples import Samples, at_most
 
     k, runs = as_integer("k", k, least=1), as_integer("runs", runs, least=1)
     check_pooling(pooling)

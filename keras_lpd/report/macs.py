@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_lpd.compress.quiet import quietly
+from keras_lpd.quiet import quietly
 from keras_lpd.report.complexity import products
 from keras_lpd.report.measuring import compiled_for
 

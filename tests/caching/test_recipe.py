@@ -10,9 +10,10 @@ from keras import ops
 from sklearn.decomposition import PCA
 from sklearn.random_projection import GaussianRandomProjection
 
+from keras_lpd.beside import PART
 from keras_lpd.caching.recipe import FIT_ROWS, Recipe
 from keras_lpd.features import FEATURES, OUTPUTS
-from keras_lpd.taught import fingerprint
+from keras_lpd.fingerprint import fingerprint
 from tests.subclassed import TwoLayers
 
 layers = keras.layers
@@ -492,7 +493,7 @@ def make_folder(path):
 
 def test_a_projection_that_was_cut_off_is_made_again(teacher, tmp_path):
     recipe = make_recipe(teacher, project=2)
-    (tmp_path / f"{recipe.files[0]}.part").write_bytes(b"PK\x03\x04")
+    (tmp_path / f"{PART}{recipe.files[0]}").write_bytes(b"PK\x03\x04")
     fit(recipe, tmp_path, spread_of([X]))
     assert recipe.rows(X)["features"].shape == (16, 2)
     assert [path.name for path in tmp_path.iterdir()] == recipe.files

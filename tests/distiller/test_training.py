@@ -17,7 +17,7 @@ from keras_lpd import (
     neighbor_probability_loss,
 )
 from keras_lpd.models import cnn_student, cnn_teacher
-from keras_lpd.terms import PROBABILITY_SHARE
+from keras_lpd.training.terms import PROBABILITY_SHARE
 from tests.distiller.conftest import (
     cross_entropy,
     make_student,

@@ -30,10 +30,11 @@ from keras_lpd.features import (
     output_activation,
     own_inputs,
 )
+from keras_lpd.fingerprint import fingerprint
 from keras_lpd.refusals import require_finite
-from keras_lpd.taught import Taught, fingerprint, split
+from keras_lpd.taught import Taught, split
 from keras_lpd.teacher_cache import TeacherCache
-from keras_lpd.terms import Term
+from keras_lpd.training.terms import Term
 
 
 class RunningTeacher:

@@ -1,9 +1,10 @@
-"""The samples that callbacks look at, taken out of a data set and held in memory."""
+"""Samples taken out of a data set, to be looked at and held in memory."""
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -31,7 +32,7 @@ class Samples(NamedTuple):
     taught: Taught | None
 
     def __len__(self) -> int:
-        return rows_of(self.inputs)
+        return count_of(self.inputs)
 
     @classmethod
     def take(cls, dataset: Any, most: int) -> Samples:
@@ -51,7 +52,7 @@ class Samples(NamedTuple):
         batches, count = [], 0
         for batch in _batches(dataset):
             batches.append(batch)
-            count += rows_of(batch)
+            count += count_of(batch)
             if count >= most:
                 break
         if not count:
@@ -66,17 +67,21 @@ def at_most(max_samples: int | None, dataset: Any) -> int:
     """How many samples to take at most; refuses all of a data set without an end."""
     if max_samples is not None:
         return as_integer("max_samples", max_samples, least=1)
-    if (
-        isinstance(dataset, tf.data.Dataset)
-        and dataset.cardinality() == tf.data.INFINITE_CARDINALITY
-    ):
+    if isinstance(dataset, keras.utils.PyDataset):
+        endless = dataset.num_batches is None
+    else:
+        endless = (
+            isinstance(dataset, tf.data.Dataset)
+            and dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+        )
+    if endless:
         raise ValueError(
             "`dataset` goes on for ever. Give `max_samples=`, or leave `repeat` out."
         )
     return sys.maxsize
 
 
-def rows_of(x: Any) -> int:
+def count_of(x: Any) -> int:
     """How many samples a batch has."""
     return len(keras.tree.flatten(x)[0])
 
@@ -97,27 +102,13 @@ def as_classes(y: Any) -> np.ndarray | None:
     return y.astype(np.int64)
 
 
-def check_class_names(
-    names: Sequence[str] | None, labels: np.ndarray | None
-) -> list[str] | None:
-    """The names as a list; refuses those that don't fit the labels."""
-    if names is None:
-        return None
-    names = [str(name) for name in names]
-    if labels is not None and labels.max() >= len(names):
-        raise ValueError(
-            f"`class_names` has {len(names)} names, but there are labels up to "
-            f"{labels.max()}. Give a name for each class, in the order of the labels."
-        )
-    return names
-
-
 def _batches(dataset: Any) -> Iterator[tuple[Any, ...]]:
     """`(inputs, labels)` or `(inputs,)`, batch after batch, as arrays."""
     if isinstance(dataset, tf.data.Dataset):
         batches: Any = _own_copy(dataset).as_numpy_iterator()
     elif isinstance(dataset, keras.utils.PyDataset):
-        batches = (dataset[i] for i in range(dataset.num_batches or 0))
+        last = dataset.num_batches  # `None` if there is none.
+        batches = (dataset[i] for i in itertools.islice(itertools.count(), last))
     elif isinstance(dataset, tuple) or hasattr(dataset, "__array__"):
         batches = [dataset]
     else:

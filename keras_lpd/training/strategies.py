@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_lpd.replicas import MEANS, reductions
+from keras_lpd.training.replicas import MEANS, reductions
 
 
 def check_strategy(model: keras.Model) -> None:

@@ -1,4 +1,4 @@
-"""The samples that callbacks look at."""
+"""Samples taken out of data sets."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lpd import taught
-from keras_lpd.callbacks.samples import Samples, as_classes, check_class_names
+from keras_lpd.samples import Samples, as_classes, at_most
 
 X = np.arange(20, dtype="float32").reshape(10, 2)
 Y = np.arange(10)
@@ -150,9 +150,25 @@ def test_labels_as_classes(labels, classes):
         assert found.tolist() == classes and found.dtype == np.int64
 
 
-def test_names_for_all_classes():
-    assert check_class_names(None, Y) is None
-    assert check_class_names(("a", 1), None) == ["a", "1"]
-    assert check_class_names("abc", np.array([2])) == ["a", "b", "c"]
-    with pytest.raises(ValueError, match="has 3 names, but there are labels up to 9"):
-        check_class_names("abc", Y)
+class Endless(Batches):
+    @property
+    def num_batches(self):
+        return None
+
+    def __getitem__(self, index):
+        return X, Y
+
+
+def test_the_first_of_an_endless_data_set():
+    assert len(Samples.take(Endless(), 25)) == 25
+
+
+@pytest.mark.parametrize("dataset", [Endless(), batches_of(X, Y).repeat()])
+def test_all_of_an_endless_data_set_are_refused(dataset):
+    assert at_most(7, dataset) == 7
+    with pytest.raises(ValueError, match="goes on for ever. Give `max_samples=`"):
+        at_most(None, dataset)
+
+
+def test_all_of_a_data_set_that_ends():
+    assert at_most(None, Batches()) > 1e9

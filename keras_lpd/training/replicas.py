@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_lpd.neighbors import Rows, as_vectors
-from keras_lpd.terms import Term
+from keras_lpd.training.terms import Term
 
 NEIGHBORHOODS = ("global", "replica")
 """Where losses that compare samples may look: the whole batch, or a replica's part."""

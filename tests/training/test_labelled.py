@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lpd import LPDistiller
-from keras_lpd.labelled import counting_labelled
+from keras_lpd.training.labelled import counting_labelled
 from tests.distiller.conftest import cross_entropy, make_student, make_teacher
 
 layers = keras.layers

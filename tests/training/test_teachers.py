@@ -10,9 +10,10 @@ import tensorflow as tf
 from keras_lpd import LocalityPreserving, TeacherCache
 from keras_lpd.caching.recipe import Recipe
 from keras_lpd.features import FEATURES, OUTPUTS
-from keras_lpd.taught import Mark, fingerprint, join
-from keras_lpd.teachers import CachedTeacher, RunningTeacher
-from keras_lpd.terms import make_terms
+from keras_lpd.fingerprint import fingerprint
+from keras_lpd.taught import Mark, join
+from keras_lpd.training.teachers import CachedTeacher, RunningTeacher
+from keras_lpd.training.terms import make_terms
 from tests.subclassed import TwoLayers, body_and_head
 
 layers = keras.layers

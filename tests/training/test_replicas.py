@@ -158,7 +158,7 @@ def test_batches_that_leave_something(count, weighted):
 
 IN_A_PROCESS = """
 import sys
-from tests.test_replicas import *
+from tests.training.test_replicas import *
 """
 
 
