@@ -29,6 +29,15 @@ def as_integer(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def as_nonnegative(name: str, value: Any) -> float:
+    """The argument as a `float`, if it is a number of at least 0."""
+    if not is_number(value) or value < 0:
+        raise ValueError(
+            f"`{name}` must be a number of at least 0. Received: {name}={value!r}"
+        )
+    return float(value)
+
+
 def as_positive(name: str, value: Any) -> float:
     """The argument as a `float`, if it is a positive number."""
     if not is_number(value) or value <= 0:

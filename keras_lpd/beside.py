@@ -26,7 +26,7 @@ def written_beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     part = path.with_name(f"{PART}{path.name}")
     try:
         yield part
-        with part.open("rb") as file:
+        with part.open("r+b") as file:  # Windows syncs none that can't be written.
             os.fsync(file.fileno())
         part.replace(path)
     finally:

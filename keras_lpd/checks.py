@@ -30,7 +30,7 @@ def check_model(role: str, model: Any) -> None:
         )
 
 
-def check_pair(teacher: keras.Model, student: keras.Model, alike: bool = True) -> None:
+def check_pair(teacher: keras.Model, student: keras.Model, alike: bool) -> None:
     """Refuses models that share weights, or can't be run on the same batch.
 
     Args:
@@ -101,7 +101,7 @@ def check_head(
 
 
 def check_outputs(
-    teacher: str, shapes: Sequence[tuple[int | None, ...]], student: keras.Model
+    teacher_name: str, shapes: Sequence[tuple[int | None, ...]], student: keras.Model
 ) -> None:
     """Refuses models whose outputs can't be compared with each other."""
     if not is_graph(student):
@@ -112,7 +112,7 @@ def check_outputs(
     ):
         raise ValueError(
             "A distillation loss compares the outputs of teacher and student, which "
-            f"must agree then. Received: teacher '{teacher}' {list(shapes)}, "
+            f"must agree then. Received: teacher '{teacher_name}' {list(shapes)}, "
             f"student '{student.name}' {student_shapes}. With a teacher of other "
             "classes take losses on features, which may have any width "
             "(LocalityPreserving, NeighborProbability)."

@@ -32,7 +32,7 @@ from keras_lpd.refusals import explaining
 from keras_lpd.seeds import seed_states
 from keras_lpd.taught import inputs_of
 from keras_lpd.teacher_cache import TeacherCache
-from keras_lpd.training.guard import SPREAD, Guard, LatelyMean
+from keras_lpd.training.guard import SPREAD, Guard, MovingAverage
 from keras_lpd.training.labelled import counting_labelled
 from keras_lpd.training.replicas import (
     WholeBatch,
@@ -43,11 +43,11 @@ from keras_lpd.training.replicas import (
 from keras_lpd.training.strategies import check_strategy
 from keras_lpd.training.teachers import CachedTeacher, RunningTeacher, Teacher
 from keras_lpd.training.terms import (
-    NEIGHBORHOOD,
+    AUTO,
     as_losses,
     as_weights,
+    automatic_losses,
     make_terms,
-    neighborhood_losses,
 )
 
 
@@ -83,7 +83,8 @@ class LPDistiller(MultiWorkerFit, keras.Model):
             do (`evaluate`, `predict`); see `set_teacher`.
         student: A built `keras.Model` to be trained.
         gamma: Weight of the locality preserving loss, at least 0. At 0 the
-            loss is logged but has no effect. `None` leaves it out. Defaults
+            loss is logged but has no effect. `None` leaves it out, and what comes
+            beside it by default: for `distillation_losses` of your own. Defaults
             to `LocalityPreserving.default_weight`; with few labels ten times that
             was best.
         k: How many neighbours it gives a sample in its batch. Defaults to 5.
@@ -98,9 +99,9 @@ class LPDistiller(MultiWorkerFit, keras.Model):
         distillation_losses: What comes beside the locality preserving loss: one
             or several `keras.distillation.DistillationLoss`, or `None`. Where they
             include a `LocalityPreserving` of their own, it comes in its place.
-            Defaults to `"neighborhood"`, a `NeighborProbability`.
+            Defaults to `"auto"`, a `NeighborProbability`.
         distillation_loss_weights: A weight for each of them. Defaults to each
-            loss's `default_weight`, or 1; for `"neighborhood"` to 120 times
+            loss's `default_weight`, or 1; for `"auto"` to 120 times
             `gamma`, which is 0.6 by default.
         teacher_features: For a subclassed teacher: a callable `(model, inputs,
             training) -> (features, outputs)`, where `features` is a tensor or
@@ -158,7 +159,7 @@ class LPDistiller(MultiWorkerFit, keras.Model):
         pooling: str | None = None,
         teacher_layer: str | None = None,
         student_layer: str | None = None,
-        distillation_losses: Any = NEIGHBORHOOD,
+        distillation_losses: Any = AUTO,
         distillation_loss_weights: float | Sequence[float] | None = None,
         teacher_features: FeatureFunction | None = None,
         student_features: FeatureFunction | None = None,
@@ -179,8 +180,8 @@ class LPDistiller(MultiWorkerFit, keras.Model):
             "student_layer": student_layer,
             "neighborhood": check_neighborhood(neighborhood),
         }
-        if distillation_losses == NEIGHBORHOOD:
-            losses, weights = neighborhood_losses(
+        if distillation_losses == AUTO:
+            losses, weights = automatic_losses(
                 gamma, pooling, distillation_loss_weights
             )
         else:
@@ -202,7 +203,7 @@ class LPDistiller(MultiWorkerFit, keras.Model):
             keras.metrics.Mean(name=f"{term.name}_loss") for term in self._terms
         ]
         self._student_loss_tracker = keras.metrics.Mean(name="student_loss")
-        self._spread_tracker = LatelyMean(name=SPREAD)
+        self._spread_tracker = MovingAverage(name=SPREAD)
         self._guard = Guard([tracker.name for tracker in self._term_trackers])
         self._compiled_by_default = False
         self._evaluating = False
@@ -228,13 +229,16 @@ class LPDistiller(MultiWorkerFit, keras.Model):
 
     @property
     def gamma(self) -> float | None:
-        """The weight of the locality preserving loss, fixed once made."""
-        return self._settings["gamma"]
+        """The weight of the locality preserving loss, fixed; `None` without one."""
+        return next(
+            (t.weight for t in self._terms if isinstance(t.loss, LocalityPreserving)),
+            None,
+        )
 
     @property
     def pooling(self) -> str | None:
-        """How the locality preserving loss makes vectors of feature maps."""
-        return self._settings["pooling"]
+        """How the first loss on features makes vectors of feature maps."""
+        return next((t.pooling for t in self._terms if t.compares_features), None)
 
     def set_teacher(
         self,
@@ -271,7 +275,6 @@ class LPDistiller(MultiWorkerFit, keras.Model):
                     "`set_teacher(teacher, preprocessing)`.",
                     stacklevel=2,
                 )
-            self._preprocesses = preprocessing is not None
         layer = self._settings["teacher_layer"]
         if layer is None and self._needs_layer("teacher"):
             layer = behind.feature_layer
@@ -285,6 +288,8 @@ class LPDistiller(MultiWorkerFit, keras.Model):
         for term in self._terms:
             warn_of_logits(term.loss, activations)
         self.teacher_layer, self._teacher = layer, behind
+        if isinstance(behind, RunningTeacher):
+            self._preprocesses = preprocessing is not None
         self.train_function = None
         if layer is not None and self.student_layer is not None:
             logger.info(
@@ -334,7 +339,9 @@ class LPDistiller(MultiWorkerFit, keras.Model):
                 features have NaN or infinite values. The last is found before
                 the first update, under XLA (`jit_compile=True`) after it.
         """
-        if self._require_teacher().check():
+        teacher = self._require_teacher()
+        teacher.check()
+        if teacher.has_changed():
             self.train_function = None
         self._track_loss_layers()  # Some may have been built by hand.
         if not self.compiled:
@@ -390,7 +397,7 @@ class LPDistiller(MultiWorkerFit, keras.Model):
             tracker.update_state(batch.of_share(value), sample_weight=rows_of(x))
         if self._compares_features:
             spread = ops.sqrt(feature_variance(self._spread_features(batch, learned)))
-            batch.mean(self._spread_tracker, spread)
+            batch.track_mean(self._spread_tracker, spread)
         with counting_labelled(self._compile_metrics, sample_weight):
             return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
@@ -426,8 +433,7 @@ class LPDistiller(MultiWorkerFit, keras.Model):
     def _spread_features(self, batch: WholeBatch, learned: dict[str, Any]) -> Any:
         term = next(term for term in self._terms if term.compares_features)
         features = learned[term.key("student", self.student_layer)]
-        pooling = getattr(term.loss, "pooling", None)
-        return as_vectors(batch.of_all(features, pooling), pooling)
+        return as_vectors(batch.of_all(features, term.pooling), term.pooling)
 
     def _check_labels(self, y: Any) -> None:
         if y is not None and self.loss is not None:
@@ -585,9 +591,7 @@ class LPDistiller(MultiWorkerFit, keras.Model):
 
     def _arguments(self) -> dict[str, Any]:
         """What makes the same distiller again, but for the student."""
-        behind, preprocessing = self._teacher, None
-        if isinstance(behind, RunningTeacher):
-            preprocessing = behind.extractor([], outputs=True).preprocessing
+        teacher = self._teacher
         return {
             **self._settings,
             "teacher": self.teacher,
@@ -595,7 +599,7 @@ class LPDistiller(MultiWorkerFit, keras.Model):
             "distillation_losses": self.distillation_losses,
             "distillation_loss_weights": self.distillation_loss_weights,
             "teacher_features": self._teacher_function,
-            "teacher_preprocessing": preprocessing,
+            "teacher_preprocessing": None if teacher is None else teacher.preprocessing,
         }
 
     # Saving: the student and its optimizer, never the teacher

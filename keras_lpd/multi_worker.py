@@ -7,6 +7,9 @@ Stock Keras 3 fails there, at two places of its TensorFlow trainer:
 - after the first step, where it averages the logs along an axis that they lack:
   `Invalid reduction dimension 0 for input with 0 dimensions`.
 
+The first also fails with several devices of one process (`MirroredStrategy`), where
+the first batch does not divide among them.
+
 `MultiWorkerFit` replaces what fails. Both are private methods of Keras, the same in
 all versions from `TESTED[0]` to `TESTED[1]`. The tests tell when Keras has mended them;
 then this file has had its day.
@@ -26,7 +29,7 @@ TESTED = ((3, 12), (3, 15))
 """The first and the last version of Keras that this was tested with."""
 
 REPLACED = ("_maybe_symbolic_build", "_make_function")
-"""The methods of Keras that `MultiWorkerFit` replaces under several workers."""
+"""The methods of Keras that `MultiWorkerFit` replaces."""
 
 _WHY = (
     "`fit` and `evaluate` of Keras 3 fail by themselves under "
@@ -59,8 +62,9 @@ class MultiWorkerFit(_Base):
 
     Made under the `scope()` of a `tf.distribute.MultiWorkerMirroredStrategy`, it takes
     `fit`, `evaluate` and `predict` as it does in one process: all workers call the same
-    with the same data, of which each takes its part, and get the same results. Under
-    other strategies, and without one, it is a plain `keras.Model`.
+    with the same data, of which each takes its part, and get the same results. With
+    several devices in one process it takes first batches that don't divide among them,
+    too; on one device it is a plain `keras.Model`.
 
     A data set is divided among the workers by `tf.data`; `batch_size`, or the batches
     of a data set, are those of all workers together. Where data are shuffled, all

@@ -104,6 +104,7 @@ class AttentionTransfer(FeatureLoss):
 
     default_weight = 1000.0
     compares_samples = False
+    compares_maps = True
 
     def __init__(
         self,
@@ -112,10 +113,6 @@ class AttentionTransfer(FeatureLoss):
         name: str = "attention",
     ):
         super().__init__(teacher_layer_name, student_layer_name, name)
-
-    @property
-    def compares_maps(self) -> bool:
-        return True
 
     def compute_loss(
         self, teacher_outputs: Tensor, student_outputs: Tensor, **kwargs: Any

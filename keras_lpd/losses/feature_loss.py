@@ -50,10 +50,7 @@ class FeatureLoss(keras.distillation.DistillationLoss):
     default_weight: float = 1.0
     only_attracts: bool = False
     compares_samples: bool = True
-
-    @property
-    def compares_maps(self) -> bool:
-        return False
+    compares_maps: bool = False
 
     @property
     def layers(self) -> list[keras.Layer]:

@@ -100,6 +100,7 @@ class Hint(FeatureLoss):
                 f"Received: regressor={regressor!r}"
             )
         self.regressor = regressor
+        self.compares_maps = regressor == "convolutional"
         self.layer: keras.Layer | None = None
         self.built = False
         self._shapes: tuple[Shape, Shape] | None = None
@@ -107,10 +108,6 @@ class Hint(FeatureLoss):
     @property
     def layers(self) -> list[keras.Layer]:
         return [] if self.layer is None else [self.layer]
-
-    @property
-    def compares_maps(self) -> bool:
-        return self.regressor == "convolutional"
 
     def build(
         self, teacher_shape: Sequence[int | None], student_shape: Sequence[int | None]

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lpd.arguments import is_number
+from keras_lpd.arguments import as_nonnegative
 from keras_lpd.losses.feature_loss import FeatureLoss
 from keras_lpd.neighbors import (
     Tensor,
@@ -154,20 +154,13 @@ class RelationalKnowledge(FeatureLoss):
         name: str = "rkd",
     ):
         super().__init__(teacher_layer_name, student_layer_name, name)
-        for weight in (distance_weight, angle_weight):
-            if not is_number(weight) or weight < 0:
-                raise ValueError(
-                    "`distance_weight` and `angle_weight` must be numbers of at least "
-                    f"0. Received: distance_weight={distance_weight!r}, "
-                    f"angle_weight={angle_weight!r}"
-                )
+        self.distance_weight = as_nonnegative("distance_weight", distance_weight)
+        self.angle_weight = as_nonnegative("angle_weight", angle_weight)
         if not distance_weight and not angle_weight:
             raise ValueError(
                 "`distance_weight` and `angle_weight` are both 0: nothing is left to "
                 "compare. Give one of them a weight."
             )
-        self.distance_weight = float(distance_weight)
-        self.angle_weight = float(angle_weight)
 
     def compute_loss(
         self, teacher_outputs: Tensor, student_outputs: Tensor, **kwargs: Any

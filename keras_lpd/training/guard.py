@@ -15,13 +15,13 @@ COLLAPSED = 0.01
 """The share of the first spread under which the features count as collapsed."""
 
 
-class LatelyMean(keras.metrics.Metric):
-    """The mean of a value over the last few batches, older ones fading away.
+class MovingAverage(keras.metrics.Metric):
+    """The exponential moving average of a value, from the first batch on.
 
     Unlike a mean over the epoch it tells where training has come to.
     """
 
-    fading = 0.7
+    decay = 0.7
 
     def __init__(self, name: str):
         super().__init__(name=name)
@@ -29,18 +29,18 @@ class LatelyMean(keras.metrics.Metric):
         self.count = self.add_variable((), "zeros", name="count")
 
     def update_state(self, value: Any, sample_weight: Any = None) -> None:
-        # A device without a sample has no value to add, and nothing fades by it.
+        # A device without a sample has no value to add, and nothing decays by it.
         weight = 1.0 if sample_weight is None else sample_weight
-        fading = 1.0 - (1.0 - self.fading) * weight
-        self.total.assign(fading * self.total + weight * value)
-        self.count.assign(fading * self.count + weight)
+        decay = 1.0 - (1.0 - self.decay) * weight
+        self.total.assign(decay * self.total + weight * value)
+        self.count.assign(decay * self.count + weight)
 
     def result(self) -> Any:
         return keras.ops.divide_no_nan(self.total, self.count)
 
 
 class Guard(keras.callbacks.Callback):
-    """Warns when the student's features collapse; stops on NaN distillation losses.
+    """Warns when the student's features collapse; refuses a NaN loss at the start.
 
     Args:
         loss_names: The log entries of the distillation losses.

@@ -48,7 +48,7 @@ class WholeBatch:
         """Features of the whole batch, if losses may look at it."""
         return features
 
-    def mean(self, tracker: Any, value: Any) -> None:
+    def track_mean(self, tracker: Any, value: Any) -> None:
         """Hands a tracker a value that is a mean over samples."""
         tracker.update_state(value)
 
@@ -88,10 +88,11 @@ class PartOfBatch(WholeBatch):
         loss, looks_at_all = term.loss, self._looks_at_all and term.compares_samples
         share = self._share
         if looks_at_all:
-            pooling = getattr(loss, "pooling", None)
-            teacher, student = (self.of_all(f, pooling) for f in (teacher, student))
+            teacher, student = (
+                self.of_all(features, term.pooling) for features in (teacher, student)
+            )
         else:
-            teacher, student = self._some(teacher), self._some(student)
+            teacher, student = map(self._at_least_a_row, (teacher, student))
         if looks_at_all and term.compares_features:
             value, share = loss.share(teacher, student, self._rows), 1.0
         else:
@@ -129,7 +130,7 @@ class PartOfBatch(WholeBatch):
             self._gathered[key] = features, everywhere
         return self._gathered[key][1]
 
-    def _some(self, features: Any) -> Any:
+    def _at_least_a_row(self, features: Any) -> Any:
         """The replica's own features; one row of zeros where it has none."""
         missing = tf.maximum(1 - self._own, 0)
 
@@ -139,7 +140,7 @@ class PartOfBatch(WholeBatch):
 
         return keras.tree.map_structure(filled, features)
 
-    def mean(self, tracker: Any, value: Any) -> None:
+    def track_mean(self, tracker: Any, value: Any) -> None:
         there = tf.cast(self._own > 0, "float32")
         if self._looks_at_all:
             there = tf.ones(())

@@ -56,8 +56,8 @@ class RunningTeacher:
         self.source = model
         self.name = model.name
         self.output_activation = output_activation(model)
+        self.preprocessing = preprocessing
         self._function = function
-        self._preprocessing = preprocessing
         self._asked = _Asked()
         self._fingerprint = ""
         self._extract = FeatureExtractor(
@@ -76,7 +76,7 @@ class RunningTeacher:
         self, terms: Sequence[Term], layer: str | None, student: keras.Model
     ) -> None:
         """Gets ready to give what the losses ask for, `layer` if they name none."""
-        check_pair(self.source, student, alike=self._preprocessing is None)
+        check_pair(self.source, student, alike=self.preprocessing is None)
         self._check_preprocessing(student)
         check_head(self.source, [term.loss for term in terms])
         self._asked = asked = _Asked(terms, layer)
@@ -93,7 +93,7 @@ class RunningTeacher:
             layers,
             outputs=outputs,
             function=self._function,
-            preprocessing=self._preprocessing,
+            preprocessing=self.preprocessing,
         )
 
     def _check_preprocessing(self, student: keras.Model) -> None:
@@ -101,7 +101,7 @@ class RunningTeacher:
 
         Where the student takes a part of a dict, the rest is not.
         """
-        if self._preprocessing is None or not is_graph(student):
+        if self.preprocessing is None or not is_graph(student):
             return
         inputs, _ = graph_ends(student)
         if not is_graph(self.source) or isinstance(inputs, dict):
@@ -121,9 +121,15 @@ class RunningTeacher:
             ) from error
         check_preprocessed(self.source, own_inputs(self.source, made))
 
-    def check(self) -> bool:
-        """Called before each training; tells if the teacher changed since the last."""
+    def check(self) -> None:
+        """Refuses what can't teach, before each training."""
         check_finite(self.source)
+
+    def has_changed(self) -> bool:
+        """Whether it is another than when this was last asked.
+
+        A compiled training step holds the fingerprint of the teacher it was made with.
+        """
         before, self._fingerprint = self._fingerprint, fingerprint(self.source)
         return before not in ("", self._fingerprint)
 
@@ -169,6 +175,7 @@ class CachedTeacher:
 
     def __init__(self, cache: TeacherCache):
         self.source = cache
+        self.preprocessing = None
         self.name = cache.teacher_name
         self.output_activation = cache.output_activation
         self._asked = _Asked()
@@ -195,8 +202,11 @@ class CachedTeacher:
         if asked.compares_outputs:
             check_outputs(self.name, [(None, *self.source.shape(OUTPUTS))], student)
 
-    def check(self) -> bool:
-        """Called before each training. A cache never changes."""
+    def check(self) -> None:
+        """Refuses what can't teach; a cache was checked when it was opened."""
+
+    def has_changed(self) -> bool:
+        """Whether it is another than when this was last asked: a cache never is."""
         return False
 
     def __call__(self, x: Any) -> tuple[Any, dict[str, Any]]:

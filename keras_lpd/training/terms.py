@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import keras
 
-from keras_lpd.arguments import is_number
+from keras_lpd.arguments import as_nonnegative
 from keras_lpd.features import FEATURES, OUTPUTS
 from keras_lpd.losses.feature_loss import FeatureLoss, snake_case
 from keras_lpd.losses.locality import LocalityPreserving
 from keras_lpd.losses.neighbor_probability import NeighborProbability
 
-NEIGHBORHOOD = "neighborhood"
+AUTO = "auto"
 """Stands for neighbour probability, beside the locality preserving loss."""
 
-PROBABILITY_SHARE = 120.0
+PROBABILITY_FACTOR = 120.0
 """How much more neighbour probability weighs there: 0.6 beside 0.005."""
 
 
@@ -27,13 +28,11 @@ class Term:
     Args:
         loss: The loss.
         weight: Its weight.
-        loss_name: What it calls itself.
-        name: The same, made unique: its name in the logs.
+        name: Its name in the logs: what it calls itself, made unique.
     """
 
     loss: keras.distillation.DistillationLoss
     weight: float
-    loss_name: str
     name: str
 
     @property
@@ -54,9 +53,14 @@ class Term:
         return getattr(self.loss, "only_attracts", False)
 
     @property
+    def pooling(self) -> str | None:
+        """How the loss makes vectors of feature maps."""
+        return getattr(self.loss, "pooling", None)
+
+    @property
     def needs_maps(self) -> bool:
-        pools = getattr(self.loss, "pooling", None) is not None
-        return pools or getattr(self.loss, "compares_maps", False)
+        compares_maps = getattr(self.loss, "compares_maps", False)
+        return compares_maps or self.pooling is not None
 
     @property
     def layers(self) -> list[keras.Layer]:
@@ -98,7 +102,7 @@ def make_terms(
                 f"{locality.get_config()}"
             )
     elif gamma is not None:
-        pairs.insert(0, (locality, as_weight("gamma", gamma)))
+        pairs.insert(0, (locality, as_nonnegative("gamma", gamma)))
     if not pairs:
         raise ValueError(
             "There is nothing to distil: `gamma` is None and there are no "
@@ -107,20 +111,21 @@ def make_terms(
     terms: list[Term] = []
     for loss, weight in pairs:
         name = getattr(loss, "name", None) or snake_case(type(loss).__name__)
-        taken = [term.loss_name for term in terms].count(name)
-        terms.append(Term(loss, weight, name, f"{name}_{taken + 1}" if taken else name))
+        taken = {term.name for term in terms}
+        names = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(2)))
+        terms.append(Term(loss, weight, next(n for n in names if n not in taken)))
     return tuple(terms)
 
 
-def neighborhood_losses(
-    gamma: float | None, pooling: str | None, weights: Any = None
+def automatic_losses(
+    gamma: float | None, pooling: str | None, weights: Any
 ) -> tuple[list[keras.distillation.DistillationLoss], list[float]]:
-    """What `NEIGHBORHOOD` stands for, and its weight, which goes with `gamma`."""
+    """What `AUTO` stands for, and its weight, which goes with `gamma`."""
     if gamma is None:
         return [], as_weights(weights, [])
     losses = [NeighborProbability(pooling=pooling)]
     if weights is None:
-        weights = PROBABILITY_SHARE * as_weight("gamma", gamma)
+        weights = PROBABILITY_FACTOR * as_nonnegative("gamma", gamma)
     return losses, as_weights(weights, losses)
 
 
@@ -134,7 +139,7 @@ def as_losses(losses: Any) -> list[keras.distillation.DistillationLoss]:
             raise TypeError(
                 "`distillation_losses` takes instances of "
                 "`keras.distillation.DistillationLoss`, one or a list, or "
-                f"{NEIGHBORHOOD!r}. "
+                f"{AUTO!r}. "
                 f"Received: {loss!r}"
             )
     return losses
@@ -150,13 +155,4 @@ def as_weights(weights: Any, losses: list[Any]) -> list[float]:
             "`distillation_loss_weights` needs one weight for each of the "
             f"{len(losses)} `distillation_losses`. Received: {weights!r}"
         )
-    return [as_weight("distillation_loss_weights", weight) for weight in weights]
-
-
-def as_weight(argument: str, weight: Any) -> float:
-    """The weight as a float, if it is a finite number of at least 0."""
-    if not is_number(weight) or weight < 0:
-        raise ValueError(
-            f"`{argument}` takes numbers of at least 0. Received: {weight!r}"
-        )
-    return float(weight)
+    return [as_nonnegative("distillation_loss_weights", weight) for weight in weights]

@@ -166,6 +166,22 @@ def test_preprocessing_is_neither_trained_nor_saved(images, tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+def test_a_teacher_that_is_refused_changes_nothing():
+    resize = layers.Resizing(*WIDE[:2])
+    distiller = LPDistiller(
+        backbone(), make_student(shape=NARROW), teacher_preprocessing=resize
+    )
+    before = distiller.teacher
+    with (
+        pytest.warns(UserWarning, match="The teacher before"),
+        pytest.raises(ValueError, match="inputs must agree"),
+    ):
+        distiller.set_teacher(backbone())
+    assert distiller.teacher is before
+    with pytest.warns(UserWarning, match="The teacher before"):
+        distiller.set_teacher(backbone(NARROW))
+
+
 @pytest.mark.parametrize(
     ("preprocessing", "kind", "message"),
     [

@@ -136,7 +136,7 @@ def test_a_subclassed_model_needs_a_feature_function(role):
         ({"sigma": 0}, "`sigma` must be 'auto' or a positive number.*sigma=0"),
         ({"sigma": -1.0}, "`sigma`"),
         ({"sigma": float("nan")}, "`sigma`"),
-        ({"gamma": -0.1}, "`gamma` takes numbers of at least 0.*-0.1"),
+        ({"gamma": -0.1}, "`gamma` must be a number of at least 0.*-0.1"),
         ({"gamma": float("nan")}, "`gamma`"),
         ({"gamma": "big"}, "`gamma`.*'big'"),
         ({"normalize": "max"}, "`normalize` must be None, 'l2' or 'spread'"),

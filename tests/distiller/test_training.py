@@ -17,7 +17,7 @@ from keras_lpd import (
     neighbor_probability_loss,
 )
 from keras_lpd.models import cnn_student, cnn_teacher
-from keras_lpd.training.terms import PROBABILITY_SHARE
+from keras_lpd.training.terms import PROBABILITY_FACTOR
 from tests.distiller.conftest import (
     cross_entropy,
     make_student,
@@ -42,8 +42,8 @@ def fit(model, *args, seed=5, **kwargs):
 @pytest.mark.parametrize(
     ("losses", "weights", "probability_weight"),
     [
-        ("neighborhood", None, 0.7 * PROBABILITY_SHARE),
-        ("neighborhood", 0.3, 0.3),
+        ("auto", None, 0.7 * PROBABILITY_FACTOR),
+        ("auto", 0.3, 0.3),
         (NeighborProbability(), 0.3, 0.3),
         (None, None, 0.0),
     ],
@@ -339,6 +339,25 @@ def test_other_losses_come_beside_the_locality_preserving_loss(data, teacher, st
     assert min(logs[name] for name in logs if name.endswith("_loss")) > 0
 
 
+def test_settings_are_those_of_the_losses_that_are_used(teacher, student):
+    own = LocalityPreserving(pooling="avg")
+    distiller = LPDistiller(
+        teacher, student, distillation_losses=own, distillation_loss_weights=0.3
+    )
+    assert (distiller.gamma, distiller.pooling) == (0.3, "avg")
+    distiller = LPDistiller(
+        teacher, student, gamma=None, distillation_losses=NeighborProbability()
+    )
+    assert (distiller.gamma, distiller.pooling) == (None, None)
+
+
+def test_each_loss_has_a_name_of_its_own_in_the_logs(data, teacher, student):
+    losses = [NeighborProbability(name=name) for name in ("a", "a_2", "a", "a")]
+    distiller = LPDistiller(teacher, student, distillation_losses=losses)
+    logs = fit(distiller, *data).history
+    assert {"lp_loss", "a_loss", "a_2_loss", "a_3_loss", "a_4_loss"} <= set(logs)
+
+
 def test_several_locality_terms_take_the_place_of_the_one_by_gamma(data):
     x, y = data
     teacher, student = make_teacher(), make_student()
@@ -516,7 +535,7 @@ def test_the_default_losses_go_with_gamma_and_pooling():
     distiller = LPDistiller(*models, gamma=0.1, pooling="max", **pooled)
     (loss,) = distiller.distillation_losses
     assert isinstance(loss, NeighborProbability) and loss.pooling == "max"
-    assert distiller.distillation_loss_weights == [0.1 * PROBABILITY_SHARE]
+    assert distiller.distillation_loss_weights == [0.1 * PROBABILITY_FACTOR]
     with pytest.raises(ValueError, match="nothing to distil: `gamma` is None"):
         LPDistiller(*models, gamma=None)
 
