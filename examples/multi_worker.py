@@ -22,8 +22,7 @@ import keras
 import tensorflow as tf
 
 from keras_lpd import LPDistiller
-from keras_lpd.callbacks import ChiefBackup
-from keras_lpd.callbacks import is_chief
+from keras_lpd.callbacks import ChiefBackup, is_chief
 from keras_lpd.datasets import load_arrays
 from keras_lpd.models import cnn_student, cnn_teacher
 

@@ -11,8 +11,13 @@ import keras
 SPREAD = "feature_spread"
 """The log entry that tells how far the student's features lie apart."""
 
-COLLAPSED = 0.01
-"""The share of the first spread under which the features count as collapsed."""
+COLLAPSED = 0.1
+"""The share of the largest spread under which the features count as collapsed.
+
+Students that learned stayed above 0.18 of it, ones that no longer could fell to 0.1 and
+less: `cnn_student` on the digits, from scratch and trained before, gamma from 0.005 to
+500.
+"""
 
 
 class MovingAverage(keras.metrics.Metric):
@@ -49,7 +54,7 @@ class Guard(keras.callbacks.Callback):
     def __init__(self, loss_names: list[str]):
         super().__init__()
         self.loss_names = loss_names
-        self.first_spread: float | None = None
+        self.largest_spread = 0.0
         self.first_batch = True
         self.warned = False
 
@@ -63,8 +68,7 @@ class Guard(keras.callbacks.Callback):
             return
         self.first_batch = False
         logs = logs or {}
-        if SPREAD in logs and self.first_spread is None:
-            self.first_spread = float(logs[SPREAD])
+        self._see(logs)
         for name in self.loss_names:
             value = float(logs.get(name, 0.0))
             if not math.isfinite(value):
@@ -77,16 +81,20 @@ class Guard(keras.callbacks.Callback):
                 )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        spread = (logs or {}).get(SPREAD)
-        if self.warned or spread is None or not self.first_spread:
+        spread = self._see(logs or {})
+        if self.warned or not spread < COLLAPSED * self.largest_spread:
             return
-        if float(spread) < COLLAPSED * self.first_spread:
-            self.warned = True
-            warnings.warn(
-                "The student's features have collapsed: `feature_spread` is "
-                f"{float(spread):.3g}, under {COLLAPSED:.0%} of the "
-                f"{self.first_spread:.3g} it had at the first batch. A loss that "
-                "pulls samples together outweighs the cross-entropy: use a smaller "
-                "`gamma` (or `distillation_loss_weights`), a tenth of it, say.",
-                stacklevel=2,
-            )
+        self.warned = True
+        warnings.warn(
+            f"The student's features have collapsed: `feature_spread` is {spread:.3g}, "
+            f"under {COLLAPSED:.0%} of the {self.largest_spread:.3g} it was before. A "
+            "loss that pulls samples together outweighs the cross-entropy: use a "
+            "smaller `gamma` (or `distillation_loss_weights`), a tenth of it, say.",
+            stacklevel=2,
+        )
+
+    def _see(self, logs: dict[str, Any]) -> float:
+        spread = float(logs.get(SPREAD, math.inf))  # Without losses on features: none.
+        if math.isfinite(spread):
+            self.largest_spread = max(self.largest_spread, spread)
+        return spread

@@ -180,8 +180,8 @@ for name, settings in trials.items():
     print(f"{name}: {history.history['val_accuracy'][-1]:.1%}")
 
 # %% [markdown]
-# `gamma=50` gave the warning: `feature_spread` fell under 1 % of what it was at the
-# first batch. The message says by how much, and what to do.
+# `gamma=50` gave the warning: `feature_spread` fell under a tenth of what it had been.
+# The message says by how much, and what to do.
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
@@ -197,9 +197,9 @@ plt.show()
 
 # %% [markdown]
 # Look left first: healthy features spread out as the student learns, collapsed ones lie
-# orders of magnitude below. On the right is what that costs. The warning waits for 1 %;
-# a spread that only falls, or never rises, is a sign before that. What to do, in this
-# order:
+# orders of magnitude below. On the right is what that costs. The warning waits for 10 %
+# of the largest so far; a spread that only falls is a sign before that. What to do, in
+# this order:
 #
 # 1. Take a tenth of `gamma`, and again, until `feature_spread` rises with the epochs.
 # 2. Or keep NP beside LP, the default: it holds apart what is no neighbour.
