@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_lpd import LocalityPreserving, LPDistiller, TeacherCache
 from keras_lpd.datasets import mix_unlabelled
 from keras_lpd.taught import Mark, join
-from tests.distiller.conftest import cross_entropy, same
+from tests.helpers import cross_entropy, same
 
 layers = keras.layers
 

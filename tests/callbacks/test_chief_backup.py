@@ -20,7 +20,7 @@ from keras_lpd import LPDistiller, beside
 from keras_lpd.callbacks import ChiefBackup, chief_backup
 from keras_lpd.multi_worker import MultiWorkerFit
 from keras_lpd.seeds import seed_states
-from tests.distiller.conftest import make_teacher
+from tests.helpers import make_teacher
 from tests.workers import Workers
 
 layers = keras.layers

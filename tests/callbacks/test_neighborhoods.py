@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from keras_lpd import LPDistiller, TeacherCache
 from keras_lpd.callbacks import NeighborhoodMetrics
-from tests.distiller.conftest import (
+from tests.helpers import (
     cross_entropy,
     make_student,
     make_teacher,

@@ -17,7 +17,7 @@ from tensorboard.util import tensor_util
 
 from keras_lpd import LPDistiller
 from keras_lpd.callbacks import EmbeddingProjector
-from tests.distiller.conftest import cross_entropy, make_student, make_teacher, same
+from tests.helpers import cross_entropy, make_student, make_teacher, same
 
 K = 4
 COUNT = 60

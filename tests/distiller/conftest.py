@@ -1,10 +1,14 @@
 """Small models and data for the distiller's tests."""
 
-import keras
 import numpy as np
 import pytest
 
-layers = keras.layers
+from tests.helpers import (  # noqa: F401  # for the files of this folder
+    cross_entropy,
+    make_student,
+    make_teacher,
+    same,
+)
 
 
 @pytest.fixture(scope="session")
@@ -17,49 +21,6 @@ def data():
     return x.astype("float32"), y
 
 
-def make_teacher(name="teacher", seed=0, shape=(8,), classes=3):
-    keras.utils.set_random_seed(seed)
-    return keras.Sequential(
-        [
-            keras.Input(shape),
-            layers.Flatten(),
-            layers.Dense(40, activation="relu"),
-            layers.BatchNormalization(),
-            layers.Dropout(0.5),
-            layers.Dense(24, activation="relu", name="features"),
-            layers.Dropout(0.5),
-            layers.Dense(classes, name="logits"),
-        ],
-        name=name,
-    )
-
-
-def make_student(
-    name="student",
-    seed=1,
-    shape=(8,),
-    classes=3,
-    activation=None,
-    activity_regularizer="l2",
-):
-    """A student with all that makes a training step depend on its order."""
-    keras.utils.set_random_seed(seed)
-    return keras.Sequential(
-        [
-            keras.Input(shape),
-            layers.Flatten(),
-            layers.Dense(12, kernel_regularizer=keras.regularizers.L2(1e-3)),
-            layers.BatchNormalization(),
-            layers.Activation("relu", activity_regularizer=activity_regularizer),
-            layers.Dropout(0.3),
-            layers.Dense(6, activation="relu", name="features"),
-            layers.Dropout(0.1),
-            layers.Dense(classes, activation=activation, name="logits"),
-        ],
-        name=name,
-    )
-
-
 @pytest.fixture
 def teacher():
     return make_teacher()
@@ -68,12 +29,3 @@ def teacher():
 @pytest.fixture
 def student():
     return make_student()
-
-
-def cross_entropy(**kwargs):
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, **kwargs)
-
-
-def same(one, other):
-    """Whether two lists of arrays are equal to the bit."""
-    return len(one) == len(other) and all(map(np.array_equal, one, other))

@@ -6,7 +6,7 @@ import pytest
 
 from keras_lpd import LPDistiller
 from keras_lpd.training.labelled import counting_labelled
-from tests.distiller.conftest import cross_entropy, make_student, make_teacher
+from tests.helpers import cross_entropy, make_student, make_teacher
 
 layers = keras.layers
 

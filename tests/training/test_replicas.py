@@ -16,7 +16,7 @@ from keras_lpd import LPDistiller, TeacherCache, losses
 from keras_lpd.datasets import mix_unlabelled
 from keras_lpd.neighbors import pairwise_squared_distances
 from tests.devices import strategy
-from tests.distiller.conftest import cross_entropy
+from tests.helpers import cross_entropy
 from tests.workers import Workers
 
 L = keras.layers
