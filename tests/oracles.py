@@ -47,7 +47,7 @@ def locality_preserving_loss(
     teacher = as_vectors(teacher, pooling)
     student = as_vectors(student, pooling)
     if normalize == "l2":
-        student = np.stack([row / np.sqrt(np.sum(row**2)) for row in student])
+        student = np.stack([unit(row) for row in student])
     squared, neighbors = nearest_neighbors(teacher, k)
     width = squared.mean() if sigma == "auto" else sigma**2
     total = 0.0
@@ -57,7 +57,8 @@ def locality_preserving_loss(
             total += weight * np.sum((student[i] - student[j]) ** 2)
     loss = total / (2 * len(teacher))
     if normalize == "spread":
-        loss = loss / feature_variance(student)
+        variance = feature_variance(student)
+        loss = loss / variance if variance else 0.0
     return loss
 
 

@@ -12,6 +12,7 @@ from keras_lpd.losses import (
     AttentionTransfer,
     CorrelationCongruence,
     Hint,
+    LocalityPreserving,
     NeighborProbability,
     ProbabilisticTransfer,
     RelationalKnowledge,
@@ -497,8 +498,8 @@ def in_stock_distiller(loss, data, teacher, student):
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
-@pytest.mark.parametrize("kind", OTHERS)
-def test_the_stock_distiller_trains_with_the_others(data, kind):
+@pytest.mark.parametrize("kind", [LocalityPreserving, *OTHERS])
+def test_the_stock_distiller_trains_without_regressors(data, kind):
     teacher, student = make_looker("teacher", 5, 3), make_looker("student", 2, 6)
     features = [features_of(model, data[0]) for model in (teacher, student)]
     before = student.get_weights()

@@ -141,11 +141,8 @@ def test_a_built_hint_comes_back_built(teacher, student, kind, kernel):
     )
 
 
+@pytest.mark.usefixtures("channels_first")
 def test_channels_may_come_first():
     """TensorFlow convolves them on accelerators alone; the regressor is made so."""
-    keras.config.set_image_data_format("channels_first")
-    try:
-        loss = built((5, 2, 3), (2, 4, 3))
-    finally:
-        keras.config.set_image_data_format("channels_last")
+    loss = built((5, 2, 3), (2, 4, 3))
     assert tuple(loss.layer.kernel.shape) == (3, 1, 2, 5)
