@@ -111,24 +111,22 @@ def pairwise_squared_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
 
 
 def nearest_neighbors(
-    features: Tensor, k: int, exclude_self: bool = True, rows: Rows | None = None
+    features: Tensor, k: int, rows: Rows | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The `k` nearest rows of each row, nearest first.
+    """The `k` nearest other rows of each row, nearest first.
+
+    An exact duplicate of a row is one of them, at distance 0.
 
     Args:
         features: Tensor of shape `(m, d)`.
         k: How many neighbours. Where the batch has fewer, all there are. A
             tensor of shape `(m, k, d)` is held for a moment.
-        exclude_self: Whether a row is kept from being its own neighbour.
-            Another row that is an exact duplicate of it always counts, at
-            distance 0. Defaults to `True`.
         rows: Those `n` rows whose neighbours are wanted. Defaults to all.
 
     Returns:
         A tuple `(squared_distances, indices)` of shape `(m, k)` each (`(n, k)` for
-        some `rows`), float32 and int32. `k` shrinks to `m - 1` (to `m` with
-        `exclude_self=False`) in smaller batches; a batch of one has no neighbours,
-        shape `(1, 0)`.
+        some `rows`), float32 and int32. `k` shrinks to `m - 1` in smaller batches;
+        a batch of one has no neighbours, shape `(1, 0)`.
 
     Raises:
         ValueError: If `k` is not a positive integer.
@@ -144,11 +142,9 @@ def nearest_neighbors(
     count = ops.shape(features)[0]
     own = features if rows is None else rows.of(features)
     squared = pairwise_squared_distances(own, None if rows is None else features)
-    available = count
-    if exclude_self:
-        squared = ops.where(on_diagonal(count, rows), float("inf"), squared)
-        available = count - 1
-    k = min(k, available) if isinstance(available, int) else ops.minimum(k, available)
+    squared = ops.where(on_diagonal(count, rows), float("inf"), squared)
+    others = count - 1
+    k = min(k, others) if isinstance(others, int) else ops.minimum(k, others)
     _, indices = ops.top_k(-squared, k)
 
     # The expanded square found them; from the differences their distances are

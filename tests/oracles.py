@@ -12,12 +12,12 @@ def squared_distances(x, y):
     return result
 
 
-def nearest_neighbors(x, k, exclude_self=True):
+def nearest_neighbors(x, k):
     """Squared distances and indices of the neighbours, nearest first."""
     squared = squared_distances(x, x)
     distances, indices = [], []
     for i in range(len(x)):
-        others = [j for j in range(len(x)) if not (exclude_self and j == i)]
+        others = [j for j in range(len(x)) if j != i]
         others = sorted(others, key=lambda j: squared[i, j])[:k]
         distances.append([squared[i, j] for j in others])
         indices.append(others)

@@ -155,22 +155,9 @@ def test_neighbors_come_nearest_first_and_once_each(rng):
         assert i not in row
 
 
-def test_a_row_can_be_its_own_neighbor(rng):
-    x = some_rows(rng, "float32")
-    expected_distances, expected = oracles.nearest_neighbors(x, 4, exclude_self=False)
-
-    squared, indices = nearest_neighbors(x, 4, exclude_self=False)
-
-    np.testing.assert_array_equal(np.asarray(indices)[:, 0], np.arange(len(x)))
-    np.testing.assert_array_equal(indices, expected)
-    np.testing.assert_allclose(squared, expected_distances, rtol=1e-5, atol=2e-4)
-
-
 def test_k_shrinks_to_the_batch(rng):
-    x = some_rows(rng, "float32", (4, 9))
-    for exclude_self, width in ((True, 3), (False, 4)):
-        squared, indices = nearest_neighbors(x, 5, exclude_self=exclude_self)
-        assert squared.shape == indices.shape == (4, width)
+    squared, indices = nearest_neighbors(some_rows(rng, "float32", (4, 9)), 5)
+    assert squared.shape == indices.shape == (4, 3)
 
 
 def test_a_batch_of_one_has_no_neighbors(rng):
@@ -230,20 +217,19 @@ def test_duplicates_give_no_nan_in_values_or_gradients(rng, case):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("exclude_self", [False, True])
-def test_neighbors_work_with_a_dynamic_batch(rng, exclude_self, jit_compile):
+def test_neighbors_work_with_a_dynamic_batch(rng, jit_compile):
     @tf.function(input_signature=[tf.TensorSpec([None, 4])], jit_compile=jit_compile)
     def traced(x):
-        return nearest_neighbors(x, 5, exclude_self=exclude_self)
+        return nearest_neighbors(x, 5)
 
     for count in (12, 3):
         x = rng.normal(size=(count, 4)).astype("float32")
-        expected, expected_indices = oracles.nearest_neighbors(x, 5, exclude_self)
+        expected, expected_indices = oracles.nearest_neighbors(x, 5)
         squared, indices = traced(x)
         np.testing.assert_allclose(squared, expected, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(indices, expected_indices)
     squared, indices = traced(np.ones((1, 4), "float32"))
-    assert squared.shape == indices.shape == (1, 0 if exclude_self else 1)
+    assert squared.shape == indices.shape == (1, 0)
 
 
 @pytest.mark.parametrize("k", [0, -1, True, 2.5, None, "5"])
