@@ -45,6 +45,7 @@ _MAKES_NO_FEATURES = (
     keras.layers.Normalization,
     keras.layers.BatchNormalization,
     keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
     keras.layers.GroupNormalization,
     keras.layers.UnitNormalization,
     keras.layers.PReLU,
@@ -54,7 +55,8 @@ _MAKES_NO_FEATURES = (
 _MAKES_NO_LOGITS = {
     "celu", "elu", "gelu", "hardsilu", "leakyrelu", "mish", "prelu", "relu", "relu6",
     "selu", "silu", "swish",
-    "groupnormalization", "layernormalization", "normalize", "unitnormalization",
+    "groupnormalization", "layernormalization", "normalize", "rmsnormalization",
+    "unitnormalization",
 }  # fmt: skip
 """Activations and layers that no classifier ends with, in lower case."""
 
@@ -237,9 +239,30 @@ def has_head(model: keras.Model) -> bool:
         spot = spot.before(model).inside()
 
 
-def default_layer(model: keras.Model, function: FeatureFunction | None) -> str:
-    """The features of losses that name no layer, as a `FeatureExtractor` knows them."""
-    return find_feature_layer(model) if function is None else FEATURES
+def default_layer(
+    model: keras.Model,
+    function: FeatureFunction | None,
+    arguments: str = "`teacher_layer=` or `student_layer=`",
+) -> str:
+    """The features of losses that name no layer, as a `FeatureExtractor` knows them.
+
+    Args:
+        model: A built model.
+        function: What gives its features, if it is no graph.
+        arguments: With which a caller lets a layer be named, for the error.
+    """
+    if function is not None:
+        return FEATURES
+    _require_graph(model)
+    try:
+        return find_feature_layer(model)
+    except ValueError as error:
+        raise ValueError(f"{error} Give it as {arguments}.") from None
+
+
+def in_words(key: str) -> str:
+    """The key of a `FeatureExtractor`, in words."""
+    return "the outputs" if key == OUTPUTS else f"layer '{key}'"
 
 
 def output_activation(model: keras.Model) -> str | None:
@@ -495,8 +518,7 @@ def _require_graph(model: keras.Model) -> None:
 def _unclear(model: keras.Model, reason: str) -> ValueError:
     return ValueError(
         f"The feature layer of model '{model.name}' can't be chosen by itself: "
-        f"{reason}. Name it with `teacher_layer=` or `student_layer=`. Its layers "
-        f"are: {', '.join(layer_paths(model))}."
+        f"{reason}. Name the layer. There are: {', '.join(layer_paths(model))}."
     )
 
 

@@ -6,9 +6,11 @@ from keras import layers, ops
 from keras_lpd.features import (
     OUTPUTS,
     FeatureExtractor,
+    default_layer,
     feature_shape,
     find_feature_layer,
     has_head,
+    in_words,
     is_graph,
     layer_paths,
     output_activation,
@@ -315,6 +317,10 @@ HEADLESS = {
         lambda: sequential(dense(4), layers.LayerNormalization(name="norm")),
         "norm",
     ),
+    "RMSNormalization": (
+        lambda: sequential(dense(4), layers.RMSNormalization(name="norm")),
+        "norm",
+    ),
     "vectors of length 1": (
         lambda: sequential(dense(4), layers.UnitNormalization(name="unit")),
         "unit",
@@ -451,8 +457,24 @@ def test_no_layer_is_chosen_where_there_is_no_clear_one(case):
         find_feature_layer(model)
     message = str(error.value)
     assert f"'{model.name}'" in message
-    assert "`teacher_layer=` or `student_layer=`" in message
-    assert f"Its layers are: {', '.join(layer_paths(model))}." in message
+    assert message.endswith(
+        f"Name the layer. There are: {', '.join(layer_paths(model))}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "hint"),
+    [((), "`teacher_layer=` or `student_layer=`"), (("`layers=`",), "`layers=`")],
+)
+def test_callers_say_with_what_a_layer_is_named(more, hint):
+    with pytest.raises(ValueError) as error:
+        default_layer(two_outputs(), None, *more)
+    assert str(error.value).endswith(f" Give it as {hint}.")
+
+
+def test_keys_in_words():
+    assert in_words("backbone/conv") == "layer 'backbone/conv'"
+    assert in_words(OUTPUTS) == "the outputs"
 
 
 def test_subclassed_models_are_not_looked_into():

@@ -24,6 +24,7 @@ from keras_lpd.features import (
     FeatureFunction,
     Preprocessing,
     default_layer,
+    in_words,
 )
 from keras_lpd.fingerprint import fingerprint
 from keras_lpd.taught import Mark
@@ -85,7 +86,7 @@ class Recipe:
                 f"{projection!r}"
             )
         if layers is None:
-            layers = default_layer(teacher, function)
+            layers = default_layer(teacher, function, "`layers=`")
         self.layers = [layers] if isinstance(layers, str) else list(layers)
         if not self.layers and not outputs:
             raise ValueError(
@@ -255,8 +256,7 @@ class Recipe:
         return tf.cast(value, tf.float32)
 
     def _name(self, key: str) -> str:
-        what = f"layer '{key}'" if key else "the outputs"
-        return f"{what} of model '{self.teacher.name}'"
+        return f"{in_words(key)} of model '{self.teacher.name}'"
 
 
 def _any_batch(tensor: tf.Tensor) -> tf.TensorSpec:
