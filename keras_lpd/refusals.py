@@ -17,9 +17,10 @@ _NUMERICS = re.compile(r"<!(.+?)!>", re.DOTALL)
 # What TensorFlow has to say by itself, and what it means here.
 _TRANSLATIONS = {
     r"Input dataset was expected to contain (\d+) elements but contained .*?(\d+)": (
-        "The data set has another count of samples than the teacher cache attached to "
-        "it. Expected: {0}. Received: {1} when it ended, or went on. Attach the cache "
-        "to the very data set it was built from."
+        "The data set has another count of samples than was said. Expected: {0}. "
+        "Received: {1} when it ended, or went on. If a teacher cache is attached to "
+        "it: attach that to the very data set it was built from. If not, see to the "
+        "number in `assert_cardinality`."
     ),
     **dict.fromkeys(
         (

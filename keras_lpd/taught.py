@@ -34,8 +34,10 @@ class Mark(NamedTuple):
     flattened: bool = False
 
     @classmethod
-    def of(cls, teacher_fingerprint: str, *rest: Any) -> Mark:
-        return cls(teacher_fingerprint[:_SHOWN], *rest)
+    def of(
+        cls, teacher_fingerprint: str, projection: str = "", flattened: bool = False
+    ) -> Mark:
+        return cls(teacher_fingerprint[:_SHOWN], projection, flattened)
 
     def made_by(self, teacher_fingerprint: str) -> bool:
         return teacher_fingerprint.startswith(self.teacher)

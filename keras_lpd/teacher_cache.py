@@ -17,10 +17,13 @@ from keras_lpd.caching.building import MANIFEST
 from keras_lpd.caching.progress import progress
 from keras_lpd.caching.recipe import Recipe
 from keras_lpd.caching.row_files import ArrayFile
-from keras_lpd.caching.samples import Augment, Samples, compare
+from keras_lpd.caching.sample_stream import Augment, SampleStream, check_same
 from keras_lpd.features import FeatureFunction, Preprocessing
 from keras_lpd.log import logger
 from keras_lpd.refusals import explaining, require
+
+CHECK_DELAY = 3.0
+"""After how many seconds of checking the data there is a progress bar."""
 
 _CHANGED = (
     "These are not the samples that the teacher cache was built from, or they come in "
@@ -75,7 +78,7 @@ class TeacherCache:
         self.output_activation: str | None = manifest["output_activation"]
         self.mark = taught.Mark(*manifest["mark"])
         self._asked = asked
-        self._plan = manifest
+        self._manifest = manifest
         self._features = _array_files(manifest["features"])
         self._fingerprints = _array_files(manifest["fingerprints"])
 
@@ -188,7 +191,7 @@ class TeacherCache:
             OSError: If the disk is full. What was there stays.
         """
         path = pathlib.Path(path).resolve()
-        samples = Samples(dataset, augment, views, seed)
+        samples = SampleStream(dataset, augment, views, seed)
         recipe = Recipe(
             teacher,
             layers,
@@ -207,7 +210,7 @@ class TeacherCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         with building.only_builder(path):
             if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-                return cls._found(path, plan, samples)
+                return cls._found(path, plan, samples, bool(verbose))
             building.build(path, recipe, samples, plan, batch_size, bool(verbose))
         cache = cls.open(path, verify=False)
         logger.info("Built %r, %.1f MB.", cache, cache.nbytes / 1e6)
@@ -215,7 +218,11 @@ class TeacherCache:
 
     @classmethod
     def _found(
-        cls, path: pathlib.Path, plan: building.Plan, samples: Samples
+        cls,
+        path: pathlib.Path,
+        plan: building.Plan,
+        samples: SampleStream,
+        verbose: bool,
     ) -> TeacherCache:
         """What is at `path` already, if it is what was to be built."""
         if not (path / MANIFEST).exists():
@@ -224,13 +231,13 @@ class TeacherCache:
                 "path."
             )
         cache = cls.open(path)
-        if different := building.differences(plan, cache._plan):
+        if different := building.differences(plan, cache._manifest):
             raise FileExistsError(
                 f"{path} holds another cache already. It differs in {different}. "
                 "Choose another path, or delete that folder first."
             )
-        cache._check_samples(samples)
-        if not building.features_alike(plan, cache._plan):
+        cache._check_samples(samples, verbose=verbose)
+        if not building.features_alike(plan, cache._manifest):
             raise FileExistsError(
                 f"{path} holds another cache already. It differs in what the teacher "
                 "makes of the first samples. Choose another path, or delete that "
@@ -331,7 +338,7 @@ class TeacherCache:
                 else f"The cache {self.path} was built without `augment`. For random "
                 "changes that the student alone sees, map what `attach` gives."
             )
-        samples = Samples(dataset, augment, self.views, self._asked["seed"])
+        samples = SampleStream(dataset, augment, self.views, self._asked["seed"])
         self._check_files(thoroughly=verify)
         self._check_samples(samples, thoroughly=verify)
         files = (*self._features.values(), *self._fingerprints.values())
@@ -366,13 +373,15 @@ class TeacherCache:
         except ValueError as error:
             raise _damaged(self.path, error) from None
 
-    def _check_samples(self, samples: Samples, thoroughly: bool = True) -> None:
+    def _check_samples(
+        self, samples: SampleStream, thoroughly: bool = True, verbose: bool = True
+    ) -> None:
         """Refuses other data than the cache was built from, saying what differs."""
-        about = f"The teacher cache {self.path} is of another data set:"
-        samples.check_alike(self._asked["inputs"], about)
+        opening = f"The teacher cache {self.path} is of another data set:"
+        samples.check_alike(self._asked["inputs"], opening)
         if samples.cardinality not in (tf.data.UNKNOWN_CARDINALITY, self.count):
             raise ValueError(
-                f"{about} the count differs. Expected: {self.count:,} samples. "
+                f"{opening} the count differs. Expected: {self.count:,} samples. "
                 f"Received: {samples.cardinality:,}."
             )
         if not thoroughly:
@@ -380,15 +389,16 @@ class TeacherCache:
         known = {name: one.open(self.path) for name, one in self._fingerprints.items()}
         total = self.count * self.views
         at = 0
-        with progress(total, "Checking the data", delay=3.0) as advance, explaining():
+        bar = progress(total, "Checking the data", verbose, delay=CHECK_DELAY)
+        with bar as advance, explaining():
             for fingerprints in samples.fingerprints():
                 for name, given in fingerprints.items():
-                    compare(about, name, known[name], at, given, self.count)
+                    check_same(opening, name, known[name], at, given, self.count)
                 advance(len(given))
                 at += len(given)
         if at != total:
             raise ValueError(
-                f"{about} the count differs. Expected: {self.count:,} samples. "
+                f"{opening} the count differs. Expected: {self.count:,} samples. "
                 f"Received: {at // self.views:,}."
             )
 

@@ -104,6 +104,8 @@ def test_another_count_than_was_asserted_is_said(count):
     error = explained(failed.value)
     assert isinstance(error, ValueError)
     assert "another count of samples" in str(error)
+    assert "teacher cache is attached" in str(error)
+    assert "`assert_cardinality`" in str(error)
     assert f"Expected: {count}. Received: 5" in str(error)
     assert str(error).endswith(".")
     assert "{{" not in str(error) and "name:" not in str(error)

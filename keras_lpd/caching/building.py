@@ -21,8 +21,8 @@ from keras_lpd.beside import sync_folder
 from keras_lpd.caching import row_files
 from keras_lpd.caching.progress import progress
 from keras_lpd.caching.recipe import Recipe
-from keras_lpd.caching.row_files import RowWriter
-from keras_lpd.caching.samples import AUGMENTED, ELEMENTS, Samples
+from keras_lpd.caching.row_files import ArrayFile, RowWriter
+from keras_lpd.caching.sample_stream import AUGMENTED, ELEMENTS, SampleStream
 from keras_lpd.features import output_activation
 from keras_lpd.log import logger
 from keras_lpd.refusals import explaining
@@ -41,7 +41,7 @@ Plan = dict[str, Any]
 """What makes a cache what it is, as JSON data."""
 
 
-def plan_of(recipe: Recipe, samples: Samples) -> Plan:
+def plan_of(recipe: Recipe, samples: SampleStream) -> Plan:
     """Settings and fingerprints, and what a few samples' features are like."""
     with explaining():
         first, _ = next(iter(samples.inputs(_SUMMARIZED)))
@@ -105,53 +105,34 @@ def folder_for(path: pathlib.Path) -> pathlib.Path:
 def build(
     path: pathlib.Path,
     recipe: Recipe,
-    samples: Samples,
+    samples: SampleStream,
     plan: Plan,
     batch: int,
     verbose: bool,
 ) -> None:
     """Builds beside `path`; the folder gets that name when all is in it."""
     folder = folder_for(path)
-    writer = RowWriter(folder, plan)
+    writer = _begun(folder, plan)
     try:
-        if different := differences(plan, writer.about):
-            raise FileExistsError(
-                f"{folder} is an unfinished cache. It differs in {different}. Build "
-                "with its settings to finish it, or delete that folder."
-            )
-        if not features_alike(plan, writer.about):
-            raise FileExistsError(
-                f"{folder} is an unfinished cache. The first samples differ, or what "
-                "the teacher makes of them. Delete that folder to begin again."
-            )
         # Found here when the last build was cut off just before its very end.
         (folder / MANIFEST).unlink(missing_ok=True)
         writer.checkpoint()
-        _prepare_projections(writer, recipe, samples, batch)
+        # As it was when the build began, perhaps on a machine that rounds in another
+        # way: the files have their names from it.
         plan = {name: writer.about[name] for name in plan}
         features, fingerprints = _file_names(recipe.keys, plan)
         with explaining():
+            _prepare_projections(writer, recipe, samples, batch)
             _write_rows(writer, recipe, samples, features, fingerprints, batch, verbose)
-        files = {
-            name: dataclasses.asdict(file) for name, file in writer.finish().items()
-        }
+        files = writer.finish()
     finally:
         writer.close()
         if not writer.rows:
             shutil.rmtree(folder)
     manifest = {
-        **FORMAT,
-        "written_by": f"keras-lpd {__version__}",
-        **plan,
-        "count": writer.rows // plan["asked"]["views"],
-        "teacher_name": recipe.teacher.name,
-        "output_activation": output_activation(recipe.teacher),
-        "feature_layer": recipe.feature_layer,
-        "mark": recipe.mark,
-        "features": {key: files[name] for key, name in features.items()},
-        "fingerprints": {
-            key: files[name] for key, name in fingerprints.items() if name in files
-        },
+        **_manifest(recipe, plan, writer.rows),
+        "features": _entries(features, files),
+        "fingerprints": _entries(fingerprints, files),
     }
     row_files.write_sealed(folder / MANIFEST, manifest)
     if path.exists():
@@ -162,24 +143,66 @@ def build(
         (path / leftover).unlink(missing_ok=True)
 
 
+def _begun(folder: pathlib.Path, plan: Plan) -> RowWriter:
+    """The writer of a new folder, or of one in which the same build was begun."""
+    writer = RowWriter(folder, plan)
+    if different := differences(plan, writer.about):
+        problem = (
+            f"It differs in {different}. Build with its settings to finish it, or "
+            "delete that folder."
+        )
+    elif not features_alike(plan, writer.about):
+        problem = (
+            "The first samples differ, or what the teacher makes of them. Delete that "
+            "folder to begin again."
+        )
+    else:
+        return writer
+    writer.close()
+    raise FileExistsError(f"{folder} is an unfinished cache. {problem}")
+
+
+def _manifest(recipe: Recipe, plan: Plan, rows: int) -> dict[str, Any]:
+    """What a cache tells of itself, beside its files."""
+    return {
+        **FORMAT,
+        "written_by": f"keras-lpd {__version__}",
+        **plan,
+        "count": rows // plan["asked"]["views"],
+        "teacher_name": recipe.teacher.name,
+        "output_activation": output_activation(recipe.teacher),
+        "feature_layer": recipe.feature_layer,
+        "mark": recipe.mark,
+    }
+
+
+def _entries(names: dict[str, str], files: dict[str, ArrayFile]) -> dict[str, Any]:
+    """The files of those names, as JSON data, as far as there are such."""
+    return {
+        key: dataclasses.asdict(files[name])
+        for key, name in names.items()
+        if name in files
+    }
+
+
 def _prepare_projections(
-    writer: RowWriter, recipe: Recipe, samples: Samples, batch: int
+    writer: RowWriter, recipe: Recipe, samples: SampleStream, batch: int
 ) -> None:
     """The projections, which must be the same ones for all rows."""
     recipe.fit_projections(writer.folder, lambda n: samples.spread(n, batch))
-    if writer.rows and writer.about["projection"] != recipe.mark.projection:
+    if writer.rows and writer.about["projection_mark"] != recipe.mark.projection:
         raise ValueError(
             f"The projection of the unfinished cache {writer.folder} was lost or "
             "altered. Delete that folder, and begin again."
         )
-    writer.about = {**writer.about, "projection": recipe.mark.projection}
+    writer.about = {**writer.about, "projection_mark": recipe.mark.projection}
     writer.checkpoint()
 
 
 def _write_rows(
     writer: RowWriter,
     recipe: Recipe,
-    samples: Samples,
+    samples: SampleStream,
     feature_files: dict[str, str],
     fingerprint_files: dict[str, str],
     batch: int,

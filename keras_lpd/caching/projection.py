@@ -47,16 +47,9 @@ def fit_projection(name: str, features: np.ndarray, dimensions: int) -> Projecti
 
     Raises:
         ValueError: If `dimensions` is too many.
-        ImportError: If scikit-learn is missing.
     """
-    try:
-        from sklearn.decomposition import PCA
-        from sklearn.random_projection import GaussianRandomProjection
-    except ImportError as error:
-        raise ImportError(
-            "Projections need scikit-learn. Install it with "
-            "`pip install 'keras-lpd[data]'`."
-        ) from error
+    from sklearn.decomposition import PCA
+    from sklearn.random_projection import GaussianRandomProjection
 
     samples, width = features.shape
     check_dimensions(dimensions, width)

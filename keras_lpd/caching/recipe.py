@@ -15,8 +15,12 @@ import tensorflow as tf
 from keras_lpd import neighbors
 from keras_lpd.arguments import as_integer
 from keras_lpd.beside import written_beside
-from keras_lpd.caching import projection as projections
-from keras_lpd.caching.projection import Projection
+from keras_lpd.caching.projection import (
+    NAMES,
+    Projection,
+    check_dimensions,
+    fit_projection,
+)
 from keras_lpd.checks import check_finite, check_model
 from keras_lpd.features import (
     OUTPUTS,
@@ -53,7 +57,7 @@ class Recipe:
         outputs: Whether the outputs are kept too.
         dtype: One of `DTYPES`.
         project: To how many dimensions features are projected, or `None`.
-        projection: One of `projections.NAMES`.
+        projection: One of `projection.NAMES`.
         function: Gives the features of a teacher that is no graph.
         preprocessing: Makes of a batch what the teacher takes.
 
@@ -72,7 +76,7 @@ class Recipe:
         project: int | None,
         projection: str,
         function: FeatureFunction | None,
-        preprocessing: Preprocessing | None = None,
+        preprocessing: Preprocessing | None,
     ):
         check_model("teacher", teacher)
         check_finite(teacher)
@@ -80,10 +84,9 @@ class Recipe:
             raise ValueError(f"`dtype` must be one of {DTYPES}. Received: {dtype!r}")
         if project is not None:
             project = as_integer("project", project, least=1)
-        if projection not in projections.NAMES:
+        if projection not in NAMES:
             raise ValueError(
-                f"`projection` must be one of {projections.NAMES}. Received: "
-                f"{projection!r}"
+                f"`projection` must be one of {NAMES}. Received: {projection!r}"
             )
         if layers is None:
             layers = default_layer(teacher, function, "`layers=`")
@@ -96,7 +99,7 @@ class Recipe:
         self.feature_layer = self.layers[0] if len(self.layers) == 1 else None
         self.keys = [*self.layers, *([OUTPUTS] if outputs else [])]
         self.shapes: dict[str, list[int]] = {}
-        self._dtype, self._project, self._projection = dtype, project, projection
+        self._dtype, self._dimensions, self._kind = dtype, project, projection
         self._projections: dict[str, Projection] = {}
         self._fingerprint = fingerprint(teacher)
         self._extract = FeatureExtractor(
@@ -118,16 +121,16 @@ class Recipe:
             "layers": self.layers,
             "outputs": OUTPUTS in self.keys,
             "dtype": self._dtype,
-            "project": self._project,
-            "projection": self._projection if self._project else None,
+            "project": self._dimensions,
+            "projection": self._kind if self._dimensions else None,
         }
 
     @property
     def mark(self) -> Mark:
         """Goes with the features wherever they are attached."""
-        names = [one.mark for one in self._projections.values()]
+        marks = [one.mark for one in self._projections.values()]
         flattened = any(len(self.shapes[key]) > 1 for key in self._projections)
-        return Mark.of(self._fingerprint, "+".join(names), flattened)
+        return Mark.of(self._fingerprint, "+".join(marks), flattened)
 
     def features(self, inputs: Any) -> dict[str, np.ndarray]:
         """What the teacher makes of a batch, in float32, found to be finite."""
@@ -215,30 +218,30 @@ class Recipe:
             folder: Where they are kept, so that an interruption can't change them.
             spread: Gives as many inputs from all over the data set, in batches.
         """
-        if self._project is None:
+        if self._dimensions is None:
             return
         for name, key in zip(self.files, self.layers):
             file = folder / name
             if not file.exists():
-                self._fit_projection(file, key, self._project, spread)
+                self._fit_projection(file, key, self._dimensions, spread)
             with np.load(file, allow_pickle=False) as arrays:
                 self._projections[key] = Projection(
-                    self._projection, arrays["offset"], arrays["matrix"]
+                    self._kind, arrays["offset"], arrays["matrix"]
                 )
 
     def _fit_projection(
         self, file: pathlib.Path, key: str, dimensions: int, spread: Spread
     ) -> None:
         width = math.prod(self.shapes[key])
-        projections.check_dimensions(dimensions, width)
+        check_dimensions(dimensions, width)
         found = np.zeros((1, width), "float32")
-        if self._projection == "pca":
+        if self._kind == "pca":
             affordable = min(FIT_ROWS, _FIT_BYTES // found.nbytes)
             batches = spread(max(affordable, 2 * dimensions))
             found = np.concatenate(
                 [_vectors(self.features(inputs)[key]) for inputs in batches]
             )
-        fitted = projections.fit_projection(self._projection, found, dimensions)
+        fitted = fit_projection(self._kind, found, dimensions)
         with written_beside(file) as part:
             np.savez(part, offset=fitted.offset, matrix=fitted.matrix)
 

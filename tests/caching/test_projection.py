@@ -1,7 +1,6 @@
 """Projections against scikit-learn's own."""
 
 import dataclasses
-import sys
 
 import numpy as np
 import pytest
@@ -113,11 +112,3 @@ def test_the_mark_tells_projections_apart(features):
     marks = {one.mark for one in others}
     assert len(marks) == len(others)
     assert project.mark not in marks
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_without_scikit_learn(features, monkeypatch, name):
-    for module in ("", ".decomposition", ".random_projection"):
-        monkeypatch.setitem(sys.modules, f"sklearn{module}", None)
-    with pytest.raises(ImportError, match=r"scikit-learn.*keras-lpd\[data\]"):
-        fit_projection(name, features, 3)

@@ -45,6 +45,7 @@ def make_recipe(teacher, layers=None, **changes):
         "project": None,
         "projection": "pca",
         "function": None,
+        "preprocessing": None,
     }
     return Recipe(teacher, layers, **{**settings, **changes})
 
@@ -377,6 +378,13 @@ def test_about_tells_all_that_changes_the_rows(teacher):
 def test_settings_that_are_refused(teacher, changes, message):
     with pytest.raises(ValueError, match=message):
         make_recipe(teacher, **changes)
+
+
+def test_a_teacher_without_a_clear_layer_needs_its_name():
+    inputs = keras.Input((4,))
+    teacher = keras.Model(inputs, [layers.Dense(3)(inputs), layers.Dense(3)(inputs)])
+    with pytest.raises(ValueError, match="has 2 outputs. Name .* as `layers=`"):
+        make_recipe(teacher)
 
 
 def test_teachers_that_are_refused():

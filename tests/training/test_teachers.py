@@ -402,7 +402,7 @@ def test_outputs_of_a_cache_that_a_loss_can_not_compare(full):
 
 def test_the_mark_of_a_cache_is_its_recipes(projected, tmp_path):
     """So that other goes at building it, elsewhere too, give the same."""
-    recipe = Recipe(make_mapper(), None, False, "float16", 2, "pca", None)
+    recipe = Recipe(make_mapper(), None, False, "float16", 2, "pca", None, None)
     recipe.summary(X)
     recipe.fit_projections(tmp_path, lambda wanted: [X])
     recipe.rows(X)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lpd.caching.samples import (
+from keras_lpd.caching.sample_stream import (
     AUGMENTED,
     ELEMENTS,
-    Samples,
-    compare,
+    SampleStream,
+    check_same,
     fingerprints,
 )
 
@@ -29,7 +29,7 @@ def dataset(*arrays):
 
 
 def samples(*arrays, augment=None, **kwargs):
-    return Samples(dataset(*arrays), augment, **kwargs)
+    return SampleStream(dataset(*arrays), augment, **kwargs)
 
 
 def uncounted(data):
@@ -164,7 +164,7 @@ ELEMENTS_OF = {
 @pytest.mark.parametrize("element", ELEMENTS_OF.values(), ids=ELEMENTS_OF)
 def test_batches_give_all_in_order(element):
     as_tuple = element if isinstance(element, tuple) else (element,)
-    seen = Samples(tf.data.Dataset.from_tensor_slices(element), None)
+    seen = SampleStream(tf.data.Dataset.from_tensor_slices(element), None)
     batches = seen.batches(4)
 
     assert [len(prints[ELEMENTS]) for _, prints in batches] == [4, 4, 2]
@@ -180,7 +180,7 @@ def test_batches_give_all_in_order(element):
 def test_elements_may_be_named_tuples():
     """Keras trains on such data sets, too: the first entry are the inputs."""
     pair = collections.namedtuple("Pair", ["image", "label"])
-    seen = Samples(tf.data.Dataset.from_tensor_slices(pair(X, Y)), None)
+    seen = SampleStream(tf.data.Dataset.from_tensor_slices(pair(X, Y)), None)
     inputs, prints = together(seen.inputs(4))
     assert_same(inputs, X)
     np.testing.assert_array_equal(prints[ELEMENTS], fingerprints(X))
@@ -191,7 +191,7 @@ def labelled_in_many_lengths():
 
 
 def test_labels_of_many_lengths_pass():
-    seen = Samples(labelled_in_many_lengths(), None)
+    seen = SampleStream(labelled_in_many_lengths(), None)
     for row, ((inputs, labels), _) in enumerate(seen.batches(seen.chunk())):
         np.testing.assert_array_equal(inputs, X[row : row + 1])
         np.testing.assert_array_equal(labels, [np.arange(row)])
@@ -199,7 +199,7 @@ def test_labels_of_many_lengths_pass():
 
 def test_labels_do_not_matter_where_there_are_none():
     """A teacher may see samples in batches whose labels make none."""
-    seen = Samples(labelled_in_many_lengths(), None)
+    seen = SampleStream(labelled_in_many_lengths(), None)
     np.testing.assert_array_equal(together(seen.inputs(4))[0], X)
     spread = np.concatenate(list(seen.spread(5, 4).as_numpy_iterator()))
     np.testing.assert_array_equal(spread, X[::2])
@@ -232,7 +232,7 @@ def noisy(inputs, seed):
 def test_views_follow_one_another(views, seed, counted):
     x = np.arange(10, dtype="float32").reshape(5, 2)
     data = dataset(x, Y[:5])
-    seen = Samples(data if counted else uncounted(data), shifted, views, seed)
+    seen = SampleStream(data if counted else uncounted(data), shifted, views, seed)
 
     (inputs, labels), prints = together(seen.batches(4))
 
@@ -282,7 +282,7 @@ def test_views_of_several_inputs():
 )
 def test_spread_reaches_all_over_the_data(count, wanted, counted):
     data = tf.data.Dataset.range(count)
-    seen = Samples(data if counted else uncounted(data), None)
+    seen = SampleStream(data if counted else uncounted(data), None)
     places = np.concatenate(list(seen.spread(wanted, 8).as_numpy_iterator()))
     assert len(places) == wanted
     gaps = np.diff([-1, *places, count])
@@ -309,7 +309,7 @@ def test_spread_sees_what_augmenting_makes(views):
 @pytest.mark.parametrize("data", [X, (X, Y), [X], None, "mnist"])
 def test_what_is_no_data_set(data):
     with pytest.raises(TypeError, match=r"must be a `tf.data.Dataset`.*from_tensor_s"):
-        Samples(data, None)
+        SampleStream(data, None)
 
 
 @pytest.mark.parametrize(
@@ -331,16 +331,16 @@ def test_numbers_out_of_range(options, message):
 
 def test_data_without_an_end():
     with pytest.raises(ValueError, match="no end. Leave `repeat`"):
-        Samples(dataset(X).repeat(), None)
+        SampleStream(dataset(X).repeat(), None)
 
 
 def test_data_that_are_known_to_be_empty():
     with pytest.raises(ValueError, match="data set is empty"):
-        Samples(dataset(X).take(0), None)
+        SampleStream(dataset(X).take(0), None)
 
 
 def test_data_that_turn_out_to_be_empty():
-    seen = Samples(dataset(X).filter(lambda x: False), None)
+    seen = SampleStream(dataset(X).filter(lambda x: False), None)
     with pytest.raises(ValueError, match="data set is empty"):
         seen.check_repeats()
 
@@ -357,7 +357,7 @@ def test_data_that_turn_out_to_be_empty():
 @pytest.mark.parametrize("in_tuple", [True, False])
 def test_inputs_that_make_no_batches(inputs, in_tuple):
     with pytest.raises(TypeError, match="Inputs must be dense tensors"):
-        Samples(
+        SampleStream(
             tf.data.Dataset.from_tensor_slices((inputs,) if in_tuple else inputs), None
         )
 
@@ -407,7 +407,7 @@ def test_samples_of_another_shape(shape):
 @pytest.mark.parametrize("drop_remainder", [True, False])
 def test_batches_in_place_of_samples(shape, drop_remainder):
     batches = tf.data.Dataset.from_tensor_slices(np.zeros((8, *shape), "float32"))
-    seen = Samples(batches.batch(4, drop_remainder), None)
+    seen = SampleStream(batches.batch(4, drop_remainder), None)
     with pytest.raises(ValueError, match="These are batches: give `dataset.unbatch"):
         seen.check_fits(teacher(28, 28, 1))
 
@@ -438,7 +438,7 @@ def test_what_can_not_be_known_before_is_let_through():
     outputs = layers.Dense(2)(layers.Concatenate()(list(several.values())))
     images(3).check_fits(Subclassed())
     samples({"a": X, "b": X}).check_fits(keras.Model(several, outputs))
-    Samples(decoded(dataset(X), None), None).check_fits(teacher(4))
+    SampleStream(decoded(dataset(X), None), None).check_fits(teacher(4))
 
 
 # What is refused on another day
@@ -457,7 +457,7 @@ def test_inputs_of_the_same_dtypes_and_shapes(inputs):
 def test_shapes_that_are_known_in_part_only():
     """Decoding may leave sizes open which are all the same in the end."""
     for shape in (None, [None]):
-        seen = Samples(decoded(dataset(X), shape), None)
+        seen = SampleStream(decoded(dataset(X), shape), None)
         samples(X).check_alike(known(seen), "The cache:")
         seen.check_alike(known(samples(X)), "The cache:")
 
@@ -475,7 +475,7 @@ def test_inputs_of_another_dtype_or_shape(other):
 
 
 def test_batches_on_another_day():
-    batches = Samples(dataset(X, Y).batch(5), None)
+    batches = SampleStream(dataset(X, Y).batch(5), None)
     with pytest.raises(ValueError, match="look like batches: attach before `batch`"):
         batches.check_alike(known(samples(X)), "The cache:")
 
@@ -508,7 +508,7 @@ def test_about_tells_what_matters():
 @pytest.mark.parametrize("augment", [None, noisy])
 def test_data_that_are_the_same_each_time(repeats, augment):
     data = tf.data.Dataset.range(64).map(lambda x: tf.cast(x, tf.float32))
-    Samples(repeats(data), augment).check_repeats()
+    SampleStream(repeats(data), augment).check_repeats()
 
 
 @pytest.mark.parametrize(
@@ -523,7 +523,7 @@ def test_data_that_are_the_same_each_time(repeats, augment):
 def test_data_that_are_others_each_time(changes, augment):
     data = tf.data.Dataset.range(64).map(lambda x: tf.cast(x, tf.float32))
     with pytest.raises(ValueError, match="gives other samples.*before `shuffle`"):
-        Samples(changes(data), augment).check_repeats()
+        SampleStream(changes(data), augment).check_repeats()
 
 
 def test_augmentation_that_is_another_each_time():
@@ -560,7 +560,7 @@ def test_large_labels_count_too():
 @pytest.mark.parametrize("shape", [[None], None])
 def test_what_may_differ_in_shape_comes_one_by_one(shape):
     rows = tf.data.Dataset.range(4).map(lambda row: tf.zeros(row))
-    seen = Samples(decoded(rows, shape), None)
+    seen = SampleStream(decoded(rows, shape), None)
     assert seen.chunk() == 1
     assert [len(prints[ELEMENTS]) for prints in seen.fingerprints()] == [1] * 4
 
@@ -581,7 +581,7 @@ TWO_VIEWS = np.concatenate([PRINTS, fingerprints(-X).numpy()])
 
 @pytest.mark.parametrize(("at", "stop"), [(0, 10), (4, 7), (9, 10)])
 def test_the_same_samples_pass(at, stop):
-    compare("The cache:", ELEMENTS, PRINTS, at, PRINTS[at:stop], 10)
+    check_same("The cache:", ELEMENTS, PRINTS, at, PRINTS[at:stop], 10)
 
 
 @pytest.mark.parametrize(
@@ -598,10 +598,10 @@ def test_the_same_samples_pass(at, stop):
 )
 def test_other_samples_are_told_apart(name, at, given, message):
     with pytest.raises(ValueError, match=f"The cache: {message}"):
-        compare("The cache:", name, PRINTS, at, given, 10)
+        check_same("The cache:", name, PRINTS, at, given, 10)
 
 
 def test_samples_are_counted_within_their_view():
     given = TWO_VIEWS[[13, 15]]
     with pytest.raises(ValueError, match="augmentation differs.*sample 4 "):
-        compare("The cache:", AUGMENTED, TWO_VIEWS, 13, given, 10)
+        check_same("The cache:", AUGMENTED, TWO_VIEWS, 13, given, 10)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_lpd.arguments import as_integer
 from keras_lpd.checks import shapes_agree
-from keras_lpd.features import graph_ends, is_graph
+from keras_lpd.features import graph_ends, is_graph, own_inputs
 
 Augment = Callable[[Any, Any], Any]
 """`(inputs, seed) -> inputs`, of one sample; `seed` is a tensor of shape `(2,)`."""
@@ -22,7 +22,7 @@ ELEMENTS, AUGMENTED = "elements", "augmented"
 _CHUNK_BYTES, _CHUNK_ROWS = 1 << 20, 256
 
 
-class Samples:
+class SampleStream:
     """A data set of single samples, gone through view after view.
 
     Args:
@@ -160,9 +160,7 @@ class Samples:
         """Refuses samples that the teacher can't take."""
         if not is_graph(teacher) or tf.nest.is_nested(graph_ends(teacher)[0]):
             return
-        spec = self.inputs(1).element_spec[0]
-        if isinstance(spec, dict) and teacher.inputs[0].name in spec:
-            spec = spec[teacher.inputs[0].name]
+        spec = own_inputs(teacher, self.inputs(1).element_spec[0])
         specs = tf.nest.flatten(spec)
         if len(specs) != 1:
             raise ValueError(
@@ -175,16 +173,21 @@ class Samples:
         expected, shape = tuple(teacher.inputs[0].shape), tuple(specs[0].shape[1:])
         if shapes_agree((None, *shape), expected):
             return
-        about = (
+        message = (
             f"The data set's inputs don't fit teacher '{teacher.name}'. Expected: "
             f"single samples of shape {expected[1:]}. Received: {shape}."
         )
         if shapes_agree(shape, expected):
-            about += " These are batches: give `dataset.unbatch()`."
-        raise ValueError(about)
+            message += " These are batches: give `dataset.unbatch()`."
+        raise ValueError(message)
 
-    def check_alike(self, inputs: list[Any], about: str) -> None:
-        """Refuses dtypes or shapes that can't be those another day's `about` tells."""
+    def check_alike(self, inputs: list[Any], opening: str) -> None:
+        """Refuses other dtypes or shapes than those in another day's `about`.
+
+        Args:
+            inputs: `about["inputs"]` of that day.
+            opening: Beginning of what is said then.
+        """
         shapes = [one.shape for one in self._specs]
         expected = [tf.TensorShape(shape) for _, shape in inputs]
         dtypes = [one.dtype.name for one in self._specs]
@@ -193,7 +196,7 @@ class Samples:
         ):
             return
         message = (
-            f"{about} the inputs' dtype or shape differs. Expected: "
+            f"{opening} the inputs' dtype or shape differs. Expected: "
             f"{_in_words(inputs)}. Received: {_in_words(self.about['inputs'])}."
         )
         if all(
@@ -253,13 +256,13 @@ def fingerprints(inputs: Any) -> tf.Tensor:
     return tf.raw_ops.Fingerprint(data=together, method="farmhash64")
 
 
-def compare(
-    about: str, name: str, known: np.ndarray, at: int, given: np.ndarray, count: int
+def check_same(
+    opening: str, name: str, known: np.ndarray, at: int, given: np.ndarray, count: int
 ) -> None:
     """Refuses samples with other fingerprints than those known.
 
     Args:
-        about: Beginning of what is said then.
+        opening: Beginning of what is said then.
         name: Of the fingerprints.
         known: The fingerprints of all samples, view after view.
         at: Where in them those that were given begin.
@@ -273,21 +276,21 @@ def compare(
         sample = f"sample {(at + row) % count:,}"
         if name == AUGMENTED:
             raise ValueError(
-                f"{about} the augmentation differs. It makes of {sample} another "
+                f"{opening} the augmentation differs. It makes of {sample} another "
                 "view than the teacher saw. Give the same `augment`."
             )
         if (known == given[row]).all(axis=1).any():
             raise ValueError(
-                f"{about} the order differs. What comes as {sample} had another "
+                f"{opening} the order differs. What comes as {sample} had another "
                 "place. Attach before `shuffle`, and read files in a fixed order "
                 "(`shuffle_files=False`)."
             )
         raise ValueError(
-            f"{about} the data differ. What comes as {sample} was not among them."
+            f"{opening} the data differ. What comes as {sample} was not among them."
         )
     if len(expected) < len(given):
         raise ValueError(
-            f"{about} the count differs. Expected: {count:,} samples. Received: more."
+            f"{opening} the count differs. Expected: {count:,} samples. Received: more."
         )
 
 
