@@ -23,7 +23,7 @@ from werkzeug import wrappers
 from keras_lpd.tensorboard.tags import MEAN_OVERLAP, PLUGIN, name_and_step, tag_of
 
 _PAGE = pathlib.Path(__file__).parent / "page"
-_PAGE_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_PAGE_TYPES = {".js": "text/javascript", ".css": "text/css"}
 _ALL = 1_000_000
 """More steps than a tag has: nothing is left out."""
 

@@ -2,26 +2,27 @@
 
 import { element, setText } from "./dom.js";
 import { paintDot } from "./palette.js";
+import { isRight } from "./selection.js";
 import { makeThumbnail } from "./thumbnail.js";
 import { className, kept, labelOf, percent } from "./words.js";
 
-function fact(name) {
-  const dot = element("span", { class: "dot" });
+function fact(name, ...before) {
   const value = element("span", { class: "cut" });
   const note = element("span", { class: "note" });
   const node = element(
     "div",
     { class: "fact" },
     element("dt", {}, name),
-    element("dd", {}, dot, value, note),
+    element("dd", {}, ...before, value, note),
   );
-  return { node, dot, value, note };
+  return { node, value, note };
 }
 
 export function makeChosen() {
   const thumbnail = makeThumbnail(128);
   const title = element("h2");
-  const label = fact("Label");
+  const dot = element("span", { class: "dot" });
+  const label = fact("Label", dot);
   const predicted = { teacher: fact("Teacher"), student: fact("Student") };
   const overlap = element("strong");
   const share = element("span", { class: "muted" });
@@ -53,8 +54,7 @@ export function makeChosen() {
   const drawPrediction = (epoch, side, sample) => {
     const { samples } = epoch;
     const { predictions } = epoch[side];
-    const { dot, value, note } = predicted[side];
-    dot.hidden = true;
+    const { value, note } = predicted[side];
     note.textContent = "";
     if (!predictions) {
       setText(value, "no prediction");
@@ -64,7 +64,7 @@ export function makeChosen() {
     setText(value, className(samples, predictions[sample]));
     value.classList.remove("muted");
     if (samples.labels) {
-      const right = predictions[sample] === samples.labels[sample];
+      const right = isRight(epoch, side, sample);
       note.textContent = right ? "✓ right" : "✗ wrong";
       note.classList.toggle("wrong", !right);
     }
@@ -81,7 +81,7 @@ export function makeChosen() {
     const name = labelOf(samples, sample);
     setText(label.value, name ?? "no label");
     label.value.classList.toggle("muted", name === null);
-    paintDot(label.dot, samples, sample);
+    paintDot(dot, samples, sample);
     drawPrediction(epoch, "teacher", sample);
     drawPrediction(epoch, "student", sample);
     overlap.textContent = percent(epoch.overlap[sample]);

@@ -47,7 +47,7 @@ export function makeCurve({ onToggle, onStep }) {
   });
   const node = element(
     "section",
-    { class: "curve figure", "aria-label": "Mean overlap" },
+    { class: "figure", "aria-label": "Mean overlap" },
     element("h3", {}, "Mean overlap"),
     frame,
     legend,
@@ -78,7 +78,7 @@ export function makeCurve({ onToggle, onStep }) {
 
   const line = (run, points, current, [x, y]) => {
     const look = looks(places.get(run));
-    const group = svg("g", { class: current ? "line current" : "line" });
+    const group = svg("g", { class: current ? "current" : null });
     const way = points.map(([step, value]) => `${x(step)},${y(value)}`).join(" ");
     group.append(
       svg("title", {}, run),
@@ -104,7 +104,7 @@ export function makeCurve({ onToggle, onStep }) {
           y1: y(value),
           y2: y(value),
         }),
-        svg("text", { class: "y tick", x: left - 6, y: y(value) + 4 }, percent(value)),
+        svg("text", { class: "y", x: left - 6, y: y(value) + 4 }, percent(value)),
       ]),
       ...xTicks.flatMap((epoch) => [
         svg("line", {
@@ -116,16 +116,16 @@ export function makeCurve({ onToggle, onStep }) {
         }),
         svg(
           "text",
-          { class: "x tick", x: x(epoch - 1), y: bottom + 16 },
+          { class: "x", x: x(epoch - 1), y: bottom + 16 },
           String(epoch),
         ),
       ]),
       svg("line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom }),
-      svg("text", { class: "x name", x: (left + right) / 2, y: height - 5 }, "epoch"),
+      svg("text", { class: "x", x: (left + right) / 2, y: height - 5 }, "epoch"),
       svg(
         "text",
         {
-          class: "x name",
+          class: "x",
           transform: `translate(12 ${(MARGIN.top + bottom) / 2}) rotate(-90)`,
         },
         "neighbours kept",

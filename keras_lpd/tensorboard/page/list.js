@@ -5,6 +5,7 @@
 
 import { element, setAttribute, setText, withModifier } from "./dom.js";
 import { paintDot } from "./palette.js";
+import { isRight } from "./selection.js";
 import { makeThumbnail } from "./thumbnail.js";
 import { className, kept, labelOf, percent } from "./words.js";
 
@@ -29,7 +30,7 @@ function verdict(epoch, side, sample) {
   if (!samples.labels) {
     return { text: name, right: null };
   }
-  const right = samples.labels[sample] === predicted;
+  const right = isRight(epoch, side, sample);
   return { text: right ? "✓" : `✗ ${name}`, right };
 }
 
@@ -47,7 +48,7 @@ function makeRow() {
     thumbnail.node,
     element(
       "div",
-      { class: "row-name" },
+      {},
       element("div", { class: "row-label" }, dot, label, index),
       element("div", { class: "row-verdicts" }, verdicts.teacher, verdicts.student),
     ),

@@ -15,7 +15,7 @@ export function makeMessages({ onRetry }) {
   const empty = element("div", { class: "nothing" }, emptyTitle, emptyText, how);
   const node = element(
     "div",
-    { class: "messages", role: "alert", "data-testid": "message" },
+    { role: "alert", "data-testid": "message" },
     trouble,
     empty,
   );

@@ -38,8 +38,8 @@ function makeCell(side) {
     setText(label, name ?? "");
     index.textContent = `#${sample}`;
     far.textContent = distance(away);
-    setAttribute(badges.shared, "class", shared ? "mark mark-shared" : "mark off");
-    setAttribute(badges[side], "class", shared ? "mark off" : `mark mark-${side}`);
+    setAttribute(badges.shared, "hidden", !shared);
+    setAttribute(badges[side], "hidden", shared);
     const called = name === null ? "" : `, ${name}`;
     node.setAttribute(
       "aria-label",

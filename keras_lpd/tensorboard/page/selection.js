@@ -10,8 +10,18 @@ export const SORTS = [
   ["index", "by index"],
 ];
 
-const right = (side) => ({ epoch, sample }) =>
-  epoch[side].predictions[sample] === epoch.samples.labels[sample];
+/**
+ * Whether a model, `teacher` or `student`, predicts the class that the label says.
+ *
+ * @param {Epoch} epoch
+ * @param {string} side
+ * @param {number} sample
+ */
+export function isRight(epoch, side, sample) {
+  return epoch[side].predictions[sample] === epoch.samples.labels[sample];
+}
+
+const right = (side) => ({ epoch, sample }) => isRight(epoch, side, sample);
 const wrong = (side) => (choice) => !right(side)(choice);
 
 /** Each outcome: its value, its name, whose predictions it needs, and its samples. */

@@ -18,7 +18,7 @@ export function makeToolbar({ onRun, onStep }) {
     class: "epoch-label",
     "data-testid": "epoch-label",
   });
-  const last = element("span", { class: "muted epoch-last" });
+  const last = element("span", { class: "muted" });
   const about = element("span", { class: "muted about" });
   const node = element(
     "header",
