@@ -147,6 +147,9 @@ class LPDistiller(MultiWorkerFit, keras.Model):
     arXiv 1812.06597.
     """
 
+    methods: tuple[str, ...] = ()
+    """What was done to the student to compress it, in its order."""
+
     def __init__(
         self,
         teacher: keras.Model | TeacherCache | None,
@@ -346,7 +349,7 @@ class LPDistiller(MultiWorkerFit, keras.Model):
         self._track_loss_layers()  # Some may have been built by hand.
         if not self.compiled:
             with self.distribute_strategy.scope():
-                self._compile_by_default()
+                self.compile_by_default()
         check_strategy(self)
         if not self.student.trainable_weights:
             raise ValueError(
@@ -672,7 +675,15 @@ class LPDistiller(MultiWorkerFit, keras.Model):
         """The model that tells what the student's outputs are: itself."""
         return self.student
 
-    def _compile_by_default(self) -> None:
+    def compile_by_default(self, learning_rate: float = 0.001) -> None:
+        """Compiles as `fit` does by itself.
+
+        With Adam, the cross-entropy that fits the student's output and the labels, and
+        accuracy.
+
+        Args:
+            learning_rate: Of Adam. Defaults to 0.001.
+        """
         graph = self._student_graph
         if is_graph(graph) and len(graph.outputs) != 1:
             raise ValueError(
@@ -691,7 +702,7 @@ class LPDistiller(MultiWorkerFit, keras.Model):
             else "accuracy"
         )
         self.compile(
-            optimizer=keras.optimizers.Adam(),
+            optimizer=keras.optimizers.Adam(learning_rate),
             loss=CrossEntropy(from_logits=activation is None, binary=binary),
             metrics=[accuracy],
         )

@@ -234,7 +234,10 @@ def has_head(model: keras.Model) -> bool:
             return not _depends_on_weights(spot)
         if _activation(spot.operation) in ("softmax", "sigmoid"):
             return True
-        if _has_kernel(spot.operation) or len(_node(spot.tensor).input_tensors) != 1:
+        if (
+            _has_kernel(spot.operation)
+            or len(node_behind(spot.tensor).input_tensors) != 1
+        ):
             return True
         spot = spot.before(model).inside()
 
@@ -415,7 +418,7 @@ def _nodes(model: keras.Model) -> Iterator[Any]:
     seen = set()
     while tensors:
         tensor = tensors.pop(0)
-        node = _node(tensor)
+        node = node_behind(tensor)
         if id(node) in seen:
             continue
         seen.add(id(node))
@@ -424,7 +427,8 @@ def _nodes(model: keras.Model) -> Iterator[Any]:
             tensors += node.input_tensors
 
 
-def _node(tensor: Any) -> Any:
+def node_behind(tensor: Any) -> Any:
+    """The call that a symbolic tensor came out of."""
     history = tensor._keras_history
     return history.operation._inbound_nodes[history.node_index]
 
@@ -452,7 +456,7 @@ class _Spot:
 
     @property
     def path(self) -> str:
-        nodes = [*self.around, _node(self.tensor)]
+        nodes = [*self.around, node_behind(self.tensor)]
         return "/".join(node.operation.name for node in nodes)
 
     def inside(self) -> _Spot:
@@ -460,12 +464,12 @@ class _Spot:
         spot = self
         while is_graph(spot.operation):
             inner = spot.operation.outputs[spot.tensor._keras_history.tensor_index]
-            spot = _Spot(inner, (*spot.around, _node(spot.tensor)))
+            spot = _Spot(inner, (*spot.around, node_behind(spot.tensor)))
         return spot
 
     def before(self, model: keras.Model) -> _Spot:
         """What goes into the operation that makes this tensor."""
-        inputs = _node(self.tensor).input_tensors
+        inputs = node_behind(self.tensor).input_tensors
         if not inputs:
             raise _unclear(model, "no layer with weights makes its output")
         if len(inputs) > 1:
@@ -498,7 +502,7 @@ def _depends_on_weights(spot: _Spot) -> bool:
     """Whether any layer with weights has a part in the tensor."""
     tensors = [spot.tensor, *(t for node in spot.around for t in node.input_tensors)]
     while tensors:
-        node = _node(tensors.pop())
+        node = node_behind(tensors.pop())
         if _has_kernel(node.operation):
             return True
         tensors += node.input_tensors

@@ -16,13 +16,14 @@ import keras
 import numpy as np
 
 from keras_lpd.checks import check_model
-from keras_lpd.compress.counterparts import Counterparts, valid
+from keras_lpd.compress.counterparts import Counterparts, scope_name
 from keras_lpd.compress.packages import load
 from keras_lpd.features import (
     FeatureExtractor,
     feature_shape,
     graph_ends,
     is_graph,
+    node_behind,
 )
 
 TOLERANCE = 1e-4
@@ -109,11 +110,11 @@ def difference(one: Any, other: Any) -> float:
     one, other = np.asarray(one, "float64"), np.asarray(other, "float64")
     if not one.size:
         return 0.0
-    apart = float(np.max(np.abs(one - other)))
-    if apart == 0.0:
+    distance = float(np.max(np.abs(one - other)))
+    if distance == 0.0:
         return 0.0
     largest = float(np.max(np.abs(one)))
-    return apart / largest if largest else math.inf
+    return distance / largest if largest else math.inf
 
 
 def apart(crossing: Crossing, model: Any, source: keras.Model) -> float:
@@ -124,7 +125,7 @@ def apart(crossing: Crossing, model: Any, source: keras.Model) -> float:
         model: A tf_keras model with the inputs and outputs of `crossing.model`.
         source: A Keras 3 model like `crossing.source`.
     """
-    source, inputs = _in_float32(source), probe(crossing)
+    source, inputs = _float32_copy(source), probe(crossing)
     ours = keras.tree.flatten(source(_packed(source, inputs), training=False))
     theirs = model(inputs, training=False)
     theirs = theirs if isinstance(theirs, (list, tuple)) else [theirs]
@@ -191,7 +192,7 @@ class _Builder:
         outputs += [self.tensors[path] for path in features]
         return Crossing(
             self.model,
-            tf_keras.Model(inputs, outputs, name=valid(self.model.name)),
+            tf_keras.Model(inputs, outputs, name=scope_name(self.model.name)),
             features,
             self.names,
             self.variables,
@@ -291,11 +292,13 @@ def _in_order(model: keras.Model) -> list[Any]:
 
     def before(node: Any) -> list[Any]:
         tensors = [one for one in node.input_tensors if id(one) not in inputs]
-        return [_node(tensor) for tensor in tensors]
+        return [node_behind(tensor) for tensor in tensors]
 
     ordered: list[Any] = []
     seen: set[int] = set()
-    waiting = [_node(one) for one in reversed(model.outputs) if id(one) not in inputs]
+    waiting = [
+        node_behind(one) for one in reversed(model.outputs) if id(one) not in inputs
+    ]
     while waiting:
         node = waiting[-1]
         missing = [one for one in before(node) if id(one) not in seen]
@@ -307,11 +310,6 @@ def _in_order(model: keras.Model) -> list[Any]:
             seen.add(id(node))
             ordered.append(node)
     return ordered
-
-
-def _node(tensor: Any) -> Any:
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]
 
 
 def _reach(model: keras.Model, tensor: Any) -> float:
@@ -350,7 +348,7 @@ def _check_parity(crossing: Crossing) -> None:
 
 def _first_that_differs(crossing: Crossing) -> str:
     tf_keras = load("tf_keras")
-    source, inputs = _in_float32(crossing.source), probe(crossing)
+    source, inputs = _float32_copy(crossing.source), probe(crossing)
     paths = [path for path in crossing.names if _one_output(source, path)]
     ours = FeatureExtractor(source, paths, outputs=False)(
         _packed(source, inputs), training=False
@@ -383,8 +381,8 @@ def _packed(model: keras.Model, inputs: list[np.ndarray]) -> Any:
     return keras.tree.pack_sequence_as(expected, inputs)
 
 
-def _in_float32(model: keras.Model) -> keras.Model:
-    """The model, or the same one computing in float32."""
+def _float32_copy(model: keras.Model) -> keras.Model:
+    """A copy that computes in float32; or the model, if it does so itself."""
     if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
         return model
 

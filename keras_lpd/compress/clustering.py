@@ -10,11 +10,9 @@ from keras_lpd.arguments import as_integer
 from keras_lpd.compress.bridge import Crossing, layer_at
 from keras_lpd.compress.packages import load
 from keras_lpd.compress.training import (
-    KERNELS,
     CompressingDistiller,
     check_distiller,
     kernel_of,
-    methods_of,
     wrap_kernels,
 )
 from keras_lpd.distiller import LPDistiller
@@ -60,7 +58,7 @@ def cluster(distiller: LPDistiller, clusters: int = 16) -> ClusteringDistiller:
     Source: Han et al., "Deep Compression", arXiv 1510.00149.
     """
     check_distiller(distiller, "cluster", after=("prune", "cluster"))
-    least = 3 if "prune" in methods_of(distiller) else 2
+    least = 3 if "prune" in distiller.methods else 2
     return ClusteringDistiller(distiller, as_integer("clusters", clusters, least))
 
 
@@ -74,7 +72,7 @@ class ClusteringDistiller(CompressingDistiller):
 
     def __init__(self, distiller: LPDistiller, clusters: int):
         self.clusters = clusters
-        self._keeps_zeros = "prune" in methods_of(distiller)
+        self._keeps_zeros = "prune" in distiller.methods
         super().__init__(distiller, self._wrap, "cluster")
 
     def _wrap(self, crossing: Crossing) -> Any:
@@ -94,7 +92,7 @@ class ClusteringDistiller(CompressingDistiller):
                 )
             return found
 
-        return wrap_kernels(crossing, wrap, set(KERNELS), "clustering")
+        return wrap_kernels(crossing, wrap, "clustering")
 
     @property
     def _kernel_paths(self) -> list[str]:

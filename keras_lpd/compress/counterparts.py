@@ -131,8 +131,9 @@ class Counterparts:
         elif type(layer) is Maxout or type(layer) is getattr(keras.layers, kind, None):
             if kind in _SETTINGS or kind in _SPECIAL:
                 return
-            has = "" if hasattr(self.tf_keras.layers, kind) else "tf_keras has none, "
-            reason = f"{has}or it isn't provided for here. Use another layer."
+            known = hasattr(self.tf_keras.layers, kind)
+            reason = "it isn't provided for here." if known else "tf_keras has none."
+            reason += " Use another layer."
         else:
             reason = "it is a custom layer. Use layers of Keras in its place."
         raise self.refusal(path, layer, reason)
@@ -176,7 +177,7 @@ class Counterparts:
         return "swish" if name == "silu" else name
 
     def _make(self, kind: str, path: str, **settings: Any) -> Any:
-        name = valid(path)
+        name = scope_name(path)
         while name in self._taken:
             name += "_"
         self._taken.add(name)
@@ -249,7 +250,7 @@ _SPECIAL: dict[str, Callable[[Counterparts, Any, str], list[Any]]] = {
 }
 
 
-def valid(path: str) -> str:
+def scope_name(path: str) -> str:
     """A path as TensorFlow takes it for the name of a scope."""
     name = re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", path)
     return name if re.match(r"[A-Za-z0-9.]", name) else f"layer{name}"

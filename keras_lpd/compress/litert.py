@@ -17,10 +17,12 @@ import numpy as np
 from keras_lpd.arguments import as_integer
 from keras_lpd.beside import written_beside
 from keras_lpd.checks import check_model
+from keras_lpd.compress.adapter import Adapter
 from keras_lpd.compress.litert_file import LiteRTFile
 from keras_lpd.compress.representative import take_evenly, take_inputs, take_samples
 from keras_lpd.compress.signature import Signature, identifiers, is_tf_keras
 from keras_lpd.quiet import quietly
+from keras_lpd.students import is_being_compressed, model_of
 
 KINDS = ("float16", "int8", "int16x8")
 """What a file's numbers may be, beside float32."""
@@ -71,7 +73,10 @@ def to_litert(
         TypeError: If the student is no model, or the data no data set.
         ValueError: If the data does not fit or is too little; if the student has
             operations that LiteRT doesn't have.
+        ImportError: If Keras does not run on TensorFlow.
+        RuntimeError: If TensorFlow fails to convert the student for another reason.
         FileNotFoundError: If the folder of `path` is missing.
+        IsADirectoryError: If `path` is a folder.
 
     Warns:
         UserWarning: If a file of integers has floats in it all the same, as with
@@ -124,23 +129,17 @@ def to_litert(
 def _clean(student: Any) -> Any:
     """The model to be converted."""
     if keras.config.backend() != "tensorflow":
-        raise ValueError(
+        raise ImportError(
             "LiteRT files are made by TensorFlow; here Keras runs on "
             f"{keras.config.backend()!r}. Set the environment variable "
             "KERAS_BACKEND=tensorflow before importing keras."
         )
-    from keras_lpd.compress.adapter import Adapter
-    from keras_lpd.distiller import LPDistiller
-
-    if isinstance(student, Adapter) or (
-        isinstance(student, LPDistiller) and hasattr(student, "strip")
-    ):
+    if isinstance(student, Adapter) or is_being_compressed(student):
         raise ValueError(
             f"'{student.name}' is wrapped for training. Give what the compressing "
             "distiller's `.strip()` gives: to_litert(distiller.strip(), ...)."
         )
-    if isinstance(student, (LPDistiller, keras.distillation.Distiller)):
-        student = student.student
+    student = model_of(student)
     if not is_tf_keras(student):
         check_model("student", student)
     elif any(_wrapped_for(layer, "sparsity", "clustering") for layer in student.layers):
@@ -189,7 +188,7 @@ def _check_aware(model: Any, quantize: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _in_float32(model: Any) -> Iterator[None]:
+def _computing_in_float32(model: Any) -> Iterator[None]:
     """Lets a model of mixed precision compute in float32."""
     layers = [] if is_tf_keras(model) else model._flatten_layers()
     changed = [
@@ -220,7 +219,7 @@ def _convert(
     import tensorflow as tf
 
     with quietly(), tempfile.TemporaryDirectory() as folder:
-        with _in_float32(model):
+        with _computing_in_float32(model):
             module = _traced(model, signature)
         if samples is not None and _has_loops(module.serve):
             # The calibrator would crash, and the whole process with it.

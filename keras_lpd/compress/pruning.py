@@ -12,7 +12,6 @@ from keras_lpd.arguments import is_number
 from keras_lpd.compress.bridge import Crossing
 from keras_lpd.compress.packages import load
 from keras_lpd.compress.training import (
-    KERNELS,
     CompressingDistiller,
     check_distiller,
     kernel_of,
@@ -50,7 +49,7 @@ def prune(
         Keras 3 student.
 
     Raises:
-        TypeError: If it is no `LPDistiller`.
+        TypeError: If it is no `LPDistiller`, or `schedule` no schedule.
         ValueError: If a layer can't cross to tf_keras, or an argument is out of its
             range.
         ImportError: If the extra `compress` is not installed.
@@ -113,7 +112,6 @@ class PruningDistiller(CompressingDistiller):
         return wrap_kernels(
             crossing,
             lambda layer: tfmot.sparsity.keras.prune_low_magnitude(layer, schedule),
-            set(KERNELS),
             "pruning",
         )
 

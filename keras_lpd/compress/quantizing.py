@@ -19,7 +19,6 @@ from keras_lpd.compress.training import (
     CompressingDistiller,
     check_distiller,
     kernel_of,
-    methods_of,
 )
 from keras_lpd.distiller import LPDistiller
 from keras_lpd.features import own_inputs
@@ -76,10 +75,9 @@ class QuantizingDistiller(CompressingDistiller):
     """
 
     def __init__(self, distiller: LPDistiller):
-        before = methods_of(distiller)
-        self._keeps_zeros = "prune" in before
-        self._keeps_values = "cluster" in before
-        super().__init__(distiller, self._wrap, "quantize")
+        self._keeps_zeros = "prune" in distiller.methods
+        self._keeps_values = "cluster" in distiller.methods
+        super().__init__(distiller, self._wrap, "quantize_aware")
         # Kept with the weights: those bring their ranges along.
         self._calibrated = self.student.add_weight(
             shape=(), initializer="zeros", trainable=False, name="calibrated"

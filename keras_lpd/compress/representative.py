@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lpd.compress.signature import Signature
+from keras_lpd.samples import Samples
 
 LEAST = 50
 """How many different samples it takes at least."""
@@ -26,8 +27,6 @@ def take_inputs(data: Any, most: int) -> Any:
         TypeError: If it is none of these.
         ValueError: If it is empty, or not batched.
     """
-    from keras_lpd.samples import Samples
-
     if isinstance(data, (dict, list)):
         data = (data,)
     data = keras.tree.map_structure(

@@ -42,7 +42,7 @@ class CompressingDistiller(LPDistiller):
     Args:
         distiller: Where teacher, losses and student are taken from.
         wrap: Makes of how the student crossed over what is trained, a tf_keras model.
-        method: What is done: `"prune"`, `"cluster"` or `"quantize"`.
+        method: What is done: `"prune"`, `"cluster"` or `"quantize_aware"`.
 
     Attributes:
         methods: What was done, in its order.
@@ -61,7 +61,7 @@ class CompressingDistiller(LPDistiller):
             **distiller._arguments(),
             name=distiller.name,
         )
-        self.methods = (*methods_of(distiller), method)
+        self.methods = (*distiller.methods, method)
 
     @property
     def crossing(self) -> Crossing:
@@ -153,11 +153,6 @@ class CompressingDistiller(LPDistiller):
         return self.student.get_config()  # which says what to do
 
 
-def methods_of(distiller: LPDistiller) -> tuple[str, ...]:
-    """What was done to a distiller's student, in its order."""
-    return getattr(distiller, "methods", ())
-
-
 def check_distiller(distiller: Any, method: str, after: tuple[str, ...]) -> None:
     """Refuses what is no distiller, or can't be compressed that way any more.
 
@@ -172,11 +167,11 @@ def check_distiller(distiller: Any, method: str, after: tuple[str, ...]) -> None
             f"{type(distiller).__module__}.{type(distiller).__name__}. Make one of "
             "teacher and student: `LPDistiller(teacher, student)`."
         )
-    if not set(methods_of(distiller)) <= set(after):
+    if not set(distiller.methods) <= set(after):
         raise ValueError(
-            f"`{method}` can't follow on {' and '.join(methods_of(distiller))}: it "
-            "would undo it. The order is: prune, cluster, quantize_aware, of which "
-            "each may be left out."
+            f"`{method}` can't follow on {' and '.join(distiller.methods)}: it would "
+            "undo it. The order is: prune, cluster, quantize_aware, of which each may "
+            "be left out."
         )
     function = distiller._student.function
     if function is not None and function is not features_of:
@@ -199,12 +194,7 @@ def kernel_of(layer: Any) -> np.ndarray:
     return np.asarray(getattr(layer, KERNELS[type(layer).__name__]))
 
 
-def wrap_kernels(
-    crossing: Crossing,
-    wrap: Callable[[Any], Any],
-    kinds: set[str],
-    doing: str,
-) -> Any:
+def wrap_kernels(crossing: Crossing, wrap: Callable[[Any], Any], doing: str) -> Any:
     """The crossed model with some layers wrapped: those with kernels that are trained.
 
     The new model shares the layers of the old one, which is used up by it.
@@ -212,7 +202,6 @@ def wrap_kernels(
     Args:
         crossing: How the student crossed over.
         wrap: Wraps a layer, or gives it back.
-        kinds: The names of the layers that can be wrapped.
         doing: For the log: what is done to them.
     """
     tf_keras = load("tf_keras")
@@ -221,7 +210,7 @@ def wrap_kernels(
 
     def clone(layer: Any) -> Any:
         kind, path = type(layer).__name__, paths.get(layer.name, layer.name)
-        if kind in kinds and layer.trainable:
+        if kind in KERNELS and layer.trainable:
             found = wrap(layer)
             if found is not layer:
                 wrapped.append(path)
@@ -234,7 +223,7 @@ def wrap_kernels(
     if not wrapped:
         raise ValueError(
             f"Nothing of model '{crossing.source.name}' is there for {doing}: it has "
-            f"none of the layers {', '.join(sorted(kinds))} that are trainable."
+            f"none of the layers {', '.join(sorted(KERNELS))} that are trainable."
         )
     logger.info(
         "%s: %s.%s",

@@ -274,7 +274,11 @@ class Wider(L.Dense):
         (L.Activation("hard_silu", name="odd"), "no activation 'hard_silu'"),
         (L.Conv2D(2, 3, activation="celu", name="odd"), "no activation 'celu'"),
         (L.Dense(2, activation=lambda x: x + 1, name="odd"), "no activation"),
-        (L.EinsumDense("abcd,de->abce", (8, 8, 5), name="odd"), "provided for"),
+        (
+            L.EinsumDense("abcd,de->abce", (8, 8, 5), name="odd"),
+            "needs: it isn't provided for here. Use another",
+        ),
+        (L.Pipeline([L.ReLU()], name="odd"), "needs: tf_keras has none. Use another"),
         (L.LayerNormalization(rms_scaling=True, name="odd"), "rms_scaling"),
         (TwoLayers(name="odd"), "subclassed"),
     ],

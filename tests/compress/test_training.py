@@ -122,7 +122,7 @@ def test_the_order_of_methods():
     with pytest.raises(ValueError, match="`prune` can't follow on cluster"):
         prune(clustered)
     quantized = quantize_aware(clustered)
-    assert quantized.methods == ("cluster", "quantize")
+    assert quantized.methods == ("cluster", "quantize_aware")
     for method in METHODS:
         with pytest.raises(ValueError, match="can't follow on cluster and quantize"):
             method(quantized)
