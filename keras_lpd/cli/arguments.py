@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +55,8 @@ def add_data(required: Any, optional: Any) -> None:
         "each class, or with `train` and `test` (or `validation`) of that kind, and "
         "otherwise a fifth of each class is tested on; or an .npz file of x_train, "
         "y_train, x_test and y_test. Integers from 0 to 255 are scaled to [0, 1], "
-        "floats stay as they are. All of it is kept in memory. Write ./NAME for a "
+        "floats stay as they are. Samples of a folder or a file come in an order that "
+        "was drawn, always the same. All of it is kept in memory. Write ./NAME for a "
         "folder that is called as a data set is.",
     )
     optional.add_argument(
@@ -82,6 +84,14 @@ def natural(text: str) -> int:
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"it must be at least 0, not {text}")
+    return number
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"it must be above 0 and finite, not {text}")
     return number
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from keras_lpd.cli.arguments import Options
 from keras_lpd.cli.models import input_shape
 from keras_lpd.datasets import IMAGE_SETS, NAMES, Arrays, held_out, load_arrays, resized
+from keras_lpd.features import is_graph
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _TESTS = ("test", "validation")
@@ -21,6 +22,11 @@ Shape = tuple[int | None, ...] | None
 
 def load_data(options: Options, model: keras.Model) -> Arrays:
     """Loads what `--dataset` says, in the shape that the model takes.
+
+    Images of a folder and arrays of a file come in an order that was drawn once, the
+    same one every time: `default_rng(0).permutation(len(x))` of NumPy, for training
+    and test samples each. As they are they may well be sorted by class, and the first
+    ones are no fair part of them then.
 
     Args:
         options: With `dataset`, `data_dir` and `image_size`.
@@ -33,9 +39,10 @@ def load_data(options: Options, model: keras.Model) -> Arrays:
         return load_arrays(name, options.data_dir, options.image_size)
     path = pathlib.Path(name)
     if path.suffix == ".npz":
-        return _from_npz(path, options.image_size, shape)
+        return _mixed(_from_npz(path, options.image_size, shape))
     if path.is_dir():
-        return _from_folder(path, options.image_size, shape)
+        _check_takes_images(path, model, shape)
+        return _mixed(_from_folder(path, options.image_size, shape))
     if path.exists():
         raise ValueError(f"{path} is neither a folder nor an .npz file.")
     if name.startswith((".", "/", "~")):
@@ -43,19 +50,47 @@ def load_data(options: Options, model: keras.Model) -> Arrays:
     return load_arrays(name, options.data_dir, options.image_size)
 
 
+def _mixed(data: Arrays) -> Arrays:
+    """The samples in the order that `load_data` tells of."""
+    train, test = (
+        np.random.default_rng(0).permutation(len(y))
+        for y in (data.y_train, data.y_test)
+    )
+    return data._replace(
+        x_train=data.x_train[train],
+        y_train=data.y_train[train],
+        x_test=data.x_test[test],
+        y_test=data.y_test[test],
+    )
+
+
 # Folders
+
+
+def _check_takes_images(path: pathlib.Path, model: keras.Model, shape: Shape) -> None:
+    """Refuses models that no image can be given to, of whatever size."""
+    inputs = len(model.inputs) if is_graph(model) else 1
+    if inputs == 1 and (shape is None or len(shape) == 3):
+        return
+    taken = f"{inputs} inputs" if inputs > 1 else f"inputs of shape {shape}"
+    raise ValueError(
+        f"{path} is a folder, of images of height, width and channels. The model takes "
+        f"{taken}. Give a model of such images"
+        + ("." if inputs > 1 else ", or an .npz file of arrays as this one takes them.")
+    )
 
 
 def _from_folder(
     path: pathlib.Path, image_size: tuple[int, int] | None, shape: Shape
 ) -> Arrays:
     if image_size is None:
-        if shape is None or len(shape) != 3 or None in shape[:2]:
+        height, width, _ = shape or (None, None, None)
+        if height is None or width is None:
             raise ValueError(
-                "The model takes images of any size: say with --image-size which one "
+                "The model tells no size of images: say with --image-size which one "
                 f"those of {path} shall have."
             )
-        image_size = shape[0], shape[1]  # type: ignore[assignment]
+        image_size = height, width
     grey = shape is not None and shape[-1] == 1
     read = (image_size, "grayscale" if grey else "rgb")
     if not (path / "train").is_dir():
@@ -79,7 +114,7 @@ def _from_folder(
 
 
 def _images(
-    path: pathlib.Path, image_size: tuple[int, int] | None, colours: str
+    path: pathlib.Path, image_size: tuple[int, int], colours: str
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Images of a folder, the labels, and the classes: its folders, sorted."""
     import tensorflow as tf

@@ -11,11 +11,14 @@ from keras_lpd.datasets import load_arrays
 
 
 def load(dataset, shape=(8, 8, 1), image_size=None):
-    options = argparse.Namespace(
+    inputs = keras.Input(shape)
+    return load_data(options(dataset, image_size), keras.Model(inputs, inputs))
+
+
+def options(dataset, image_size=None):
+    return argparse.Namespace(
         dataset=str(dataset), data_dir=None, image_size=image_size
     )
-    inputs = keras.Input(shape)
-    return load_data(options, keras.Model(inputs, inputs))
 
 
 def save_images(folder, count, value, shape=(8, 8, 1)):
@@ -92,8 +95,20 @@ def test_train_and_test_may_be_folders(tmp_path, test):
             save_images(tmp_path / part / name, count, 100 * value)
     data = load(tmp_path)
     assert (len(data.x_train), len(data.x_test)) == (6, 4)
-    np.testing.assert_array_equal(data.y_test, [0, 0, 1, 1])
+    np.testing.assert_array_equal(np.sort(data.y_test), [0, 0, 1, 1])
     assert data.class_names == ["a", "b"]
+
+
+@pytest.mark.parametrize("parts", [("",), ("train", "test")])
+def test_images_of_a_folder_are_not_sorted_by_class(tmp_path, parts):
+    for part in parts:
+        for value, name in enumerate(["a", "b"]):
+            save_images(tmp_path / part / name, 60, 100 * value)
+    data = load(tmp_path)
+    for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
+        first = y[: len(y) // 2]
+        assert 0.25 < first.mean() < 0.75
+        np.testing.assert_allclose(x[:, 0, 0, 0], 100 * y / 255, rtol=1e-6)
 
 
 def test_images_become_what_the_model_takes(tmp_path):
@@ -104,6 +119,21 @@ def test_images_become_what_the_model_takes(tmp_path):
     assert load(tmp_path, (None, None, 3), (4, 5)).x_test.shape[1:] == (4, 5, 3)
     with pytest.raises(ValueError, match="--image-size"):
         load(tmp_path, (None, None, 3))
+
+
+@pytest.mark.parametrize("image_size", [None, (8, 8)])
+def test_models_of_something_else_take_no_folder(tmp_path, image_size):
+    save_images(tmp_path / "a", 3, 0)
+    with pytest.raises(
+        ValueError, match=r"takes inputs of shape \(784,\)\. .*npz"
+    ) as e:
+        load(tmp_path, (784,), image_size)
+    assert "--image-size" not in str(e.value)
+    inputs = [keras.Input((8, 8, 1)), keras.Input((8, 8, 1))]
+    model = keras.Model(inputs, keras.layers.add(inputs))
+    with pytest.raises(ValueError, match="takes 2 inputs") as e:
+        load_data(options(tmp_path, image_size), model)
+    assert "--image-size" not in str(e.value)
 
 
 def test_folders_without_images_are_refused(tmp_path):
@@ -150,18 +180,33 @@ def npz(arrays, tmp_path):
     return save
 
 
+def order(count):
+    """The order that the help and `load_data` tell of."""
+    return np.random.default_rng(0).permutation(count)
+
+
+def test_samples_come_in_one_order_with_their_labels(npz, arrays):
+    data = load(npz())
+    for part in ("train", "test"):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        rows = order(len(y))
+        np.testing.assert_array_equal(getattr(data, f"y_{part}"), y[rows])
+        found = np.rint(getattr(data, f"x_{part}")[..., 0] * 255)
+        np.testing.assert_array_equal(found, x[rows])
+
+
 def test_bytes_are_scaled_and_get_an_axis_for_channels(npz, arrays):
     data = load(npz())
-    expected = arrays["x_train"][..., None] / 255
+    expected = arrays["x_train"][order(96)][..., None] / 255
     np.testing.assert_allclose(data.x_train, expected, rtol=1e-6)
     assert data.x_train.dtype == np.float32
-    np.testing.assert_array_equal(data.y_test, arrays["y_test"])
+    np.testing.assert_array_equal(data.y_test, arrays["y_test"][order(24)])
 
 
 def test_floats_stay_as_they_are(npz):
     x = 7 * np.random.default_rng(0).normal(size=(96, 8, 8, 1))
     data = load(npz(x_train=x, y_train=np.zeros((96, 1), "uint8")))
-    np.testing.assert_allclose(data.x_train, x, rtol=1e-6)
+    np.testing.assert_allclose(data.x_train, x[order(96)], rtol=1e-6)
     assert data.y_train.shape == (96,)
 
 
