@@ -61,7 +61,11 @@ def run(options: Options) -> None:
     for name, file in files.items():
         check_fits(file, models[name], data, classifies=False)
     with contextlib.redirect_stdout(sys.stderr):  # Progress is no part of the table.
-        comparison = compare(models, (data.x_test, data.y_test))
+        comparison = compare(
+            models,
+            (data.x_test, data.y_test),
+            k=max(1, min(10, len(data.y_test) - 1)),
+        )
         if options.plot:
             comparison.plot(options.plot)
     if options.json:

@@ -7,13 +7,23 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
-from keras_lpd.cli.arguments import Options, add_command, add_data, natural, positive
+from keras_lpd.cli.arguments import (
+    Options,
+    add_command,
+    add_data,
+    natural,
+    positive,
+    positive_number,
+)
+from keras_lpd.features import find_feature_layer
+from keras_lpd.fingerprint import fingerprint
 from keras_lpd.log import logger
+from keras_lpd.losses import LocalityPreserving
 
 if TYPE_CHECKING:
     import keras
 
-    from keras_lpd import LPDistiller
+    from keras_lpd import LPDistiller, TeacherCache
     from keras_lpd.cli.folder import Folder
     from keras_lpd.datasets import Arrays
 
@@ -76,7 +86,7 @@ def add_to(commands: Any) -> None:
     )
     add(
         "--learning-rate",
-        type=float,
+        type=positive_number,
         default=0.001,
         metavar="X",
         help="of Adam (default: 0.001)",
@@ -84,9 +94,10 @@ def add_to(commands: Any) -> None:
     add(
         "--gamma",
         type=float,
-        default=0.005,
+        default=LocalityPreserving.default_weight,
         metavar="X",
-        help="weight of the neighbourhoods (default: 0.005; with few labels 0.05)",
+        help="weight of the neighbourhoods (default: %(default)s; with few labels ten "
+        "times that)",
     )
     add(
         "--k",
@@ -118,8 +129,9 @@ def add_to(commands: Any) -> None:
     add(
         "--cache",
         metavar="DIR",
-        help="a teacher cache, as `keras-lpd cache` makes it; it is made if it is not "
-        "there. The teacher then runs once, not once an epoch",
+        help="a teacher cache, as `keras-lpd cache` makes it, of this teacher and data "
+        "and with the feature layer; it is made if it is not there. The teacher then "
+        "runs once, not once an epoch",
     )
 
 
@@ -140,7 +152,7 @@ def run(options: Options) -> None:
         "student": sum_of_file(options.student),
         "dataset": sum_of_data(data),
         **{name: getattr(options, name) for name in _SAME},
-        "cache": options.cache is not None,
+        "cache": options.cache is not None and _rounding(_finished(options, teacher)),
     }
     if len(data.y_test) < 2:
         raise ValueError(f"{options.dataset} has fewer than two images to test on.")
@@ -196,26 +208,27 @@ def _trained(
 
     source, x = teacher, data.x_train
     if options.cache is not None:
-        source = TeacherCache.build(
-            teacher,
-            tf.data.Dataset.from_tensor_slices((data.x_train, data.y_train)),
-            options.cache,
-            layers=options.teacher_layer,
-        )
+        source = _finished(options, teacher)
+        if source is None:
+            source = TeacherCache.build(
+                teacher,
+                tf.data.Dataset.from_tensor_slices((data.x_train, data.y_train)),
+                options.cache,
+                layers=options.teacher_layer,
+            )
         x = with_features(source, x)
     distiller = LPDistiller(
         source,
         student,
         gamma=options.gamma,
         k=options.k,
-        teacher_layer=options.teacher_layer,
+        teacher_layer=_teacher_layer(options, teacher),
         student_layer=options.student_layer,
         distillation_losses=None
         if options.distillation_losses == "none"
         else options.distillation_losses,
     )
-    distiller._compile_by_default()
-    distiller.optimizer.learning_rate = options.learning_rate
+    distiller.compile_by_default(options.learning_rate)
     backup = ChiefBackup(folder / _BACKUP, delete_checkpoint=False)
     distiller.fit(
         epochs_of(
@@ -236,6 +249,44 @@ def _trained(
         verbose=1 if sys.stdout.isatty() else 2,
     )
     return distiller
+
+
+def _teacher_layer(options: Options, teacher: keras.Model) -> str:
+    """The layer that is learned from, with a cache and without."""
+    return options.teacher_layer or find_feature_layer(teacher)
+
+
+def _finished(options: Options, teacher: keras.Model) -> TeacherCache | None:
+    """The cache, if it is there already, whatever its features were turned into.
+
+    Its samples are compared where it is attached.
+    """
+    from keras_lpd import TeacherCache
+
+    try:
+        cache = TeacherCache.open(options.cache, verify=False)  # `attach` looks closer.
+    except FileNotFoundError:
+        return None
+    if not cache.mark.made_by(fingerprint(teacher)):
+        raise ValueError(
+            f"The teacher cache {options.cache} is of another teacher: its weights or "
+            f"layers are not those of {options.teacher}. Choose another --cache, which "
+            "is made then."
+        )
+    if (layer := _teacher_layer(options, teacher)) not in cache:
+        raise ValueError(
+            f"The teacher cache {options.cache} has {cache.kept}, not '{layer}'. "
+            "Choose another --cache, which is made then, or --teacher-layer."
+        )
+    return cache
+
+
+def _rounding(cache: TeacherCache | None) -> str:
+    """What a cache makes of features, by which students differ."""
+    if cache is None:
+        return "float16"  # as it will be made
+    dtype = cache[cache.layers[0]].dtype.name
+    return " ".join(filter(None, [dtype, cache.mark.projection]))
 
 
 def _logs(folder: Folder) -> list[keras.callbacks.Callback]:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from keras_lpd.cli import main
@@ -38,6 +39,18 @@ def test_markdown_and_a_picture(compare, tmp_path, capfd):
     assert compare("--markdown", "--plot", str(picture)) == 0
     assert capfd.readouterr().out.startswith("| model | parameters |")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_of_few_images_fewer_neighbours_are_counted(
+    teacher, student, arrays, tmp_path, capfd
+):
+    few = {**arrays, "x_test": arrays["x_test"][:4], "y_test": arrays["y_test"][:4]}
+    np.savez(tmp_path / "few.npz", **few)
+    models = ["--model", f"teacher={teacher[1]}", "--model", f"small={student[1]}"]
+    data = str(tmp_path / "few.npz")
+    assert main(["compare", *models, "--dataset", data, "--json"]) == 0
+    comparison = json.loads(capfd.readouterr().out)
+    assert (comparison["samples"], comparison["k"]) == (4, 3)
 
 
 @pytest.mark.parametrize(

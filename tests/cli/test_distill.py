@@ -193,6 +193,55 @@ def test_with_a_cache_it_goes_on_as_well(distill, tmp_path, cut, monkeypatch):
         np.testing.assert_allclose(a, b, atol=1e-2)
 
 
+def cache(teacher, data, out, *more):
+    files = ["--teacher", teacher[1], "--dataset", data, "--out", str(out)]
+    return main(["cache", *files, *more])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--dtype", "float32"),
+        ("--outputs",),
+        ("--layer", "body", "--layer", "features", "--dtype", "float32"),
+    ],
+)
+def test_it_takes_what_keras_lpd_cache_made(distill, teacher, data, tmp_path, more):
+    assert cache(teacher, data, tmp_path / "cache", *more) == 0
+    before = contents(tmp_path / "cache")
+    assert distill(tmp_path / "with", "--cache", str(tmp_path / "cache")) == 0
+    assert contents(tmp_path / "cache") == before
+    assert distill(tmp_path / "without") == 0
+    for a, b in zip(weights(tmp_path / "with"), weights(tmp_path / "without")):
+        np.testing.assert_allclose(a, b, atol=1e-4 if "float32" in more else 1e-2)
+
+
+def test_it_takes_a_projected_cache(distill, teacher, data, tmp_path, only_error):
+    made = tmp_path / "cache"
+    assert cache(teacher, data, made, "--project", "4") == 0
+    assert distill(tmp_path / "out", "--cache", str(made), epochs=1) == 0
+    # Another cache makes another student.
+    other = ("--cache", str(tmp_path / "other"))
+    assert distill(tmp_path / "out", *other, epochs=1) == 1
+    assert "it differs in cache (float16 pca-4" in only_error()
+
+
+def test_caches_that_do_not_fit_are_refused(
+    distill, teacher, student, data, tmp_path, only_error
+):
+    assert cache(student, data, tmp_path / "another") == 0
+    assert distill(tmp_path / "out", "--cache", str(tmp_path / "another")) == 1
+    assert "is of another teacher" in only_error()
+    assert cache(teacher, data, tmp_path / "body", "--layer", "body") == 0
+    body = ("--cache", str(tmp_path / "body"))
+    assert distill(tmp_path / "out", *body) == 1
+    assert "has 'body', not 'features'" in only_error()
+    assert distill(tmp_path / "out", *body, "--teacher-layer", "body") == 0
+    assert cache(teacher, "digits", tmp_path / "digits") == 0
+    assert distill(tmp_path / "other", "--cache", str(tmp_path / "digits")) == 1
+    assert "is of another data set" in only_error()
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -6,6 +6,7 @@ import pytest
 
 from keras_lpd.cli import main
 from keras_lpd.compress import evaluate_litert
+from keras_lpd.compress.litert import KINDS
 from keras_lpd.datasets import load_arrays
 
 
@@ -35,6 +36,12 @@ def test_export_as_json_with_floats_outside(teacher, tmp_path, capfd):
     check = json.loads(capfd.readouterr().out)
     assert (check["kind"], check["input_dtype"]) == ("int8", "float32")
     assert check["samples"] == 450
+
+
+def test_a_file_may_be_of_all_kinds_that_there_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    assert f"--quantize {{{','.join(KINDS)}}}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
