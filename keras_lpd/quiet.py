@@ -35,7 +35,10 @@ def quietly() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _standard_error_aside() -> Iterator[None]:
-    """Sends to a file of its own what is written to standard error, in any language."""
+    """Sends to a file of its own what is written to standard error, in any language.
+
+    It has a twin in `keras_lpd_command`, which can't import this: Keras would come too.
+    """
     try:
         before = os.dup(_STDERR)
     except OSError:  # There is none.

@@ -1,5 +1,7 @@
 """The command as a shell sees it: help, exit codes, errors."""
 
+import os
+import shlex
 import subprocess
 import sys
 
@@ -50,6 +52,10 @@ def test_help_and_version(capsys):
         ["export", "--quantize", "int4"],
         ["distill", "--epochs", "0"],
         ["distill", "--seed", "-1"],
+        ["distill", "--learning-rate", "nan"],
+        ["distill", "--learning-rate", "inf"],
+        ["distill", "--learning-rate", "-1"],
+        ["distill", "--learning-rate", "0"],
         ["distill", "--image-size", "8by8"],
         ["distill", "--image-size", "0x8"],
         ["compare", "--model", "teacher.keras"],
@@ -65,10 +71,11 @@ def test_wrong_arguments(arguments, capsys):
 
 
 def test_a_wrong_argument_is_named(capsys):
-    for text in ("0", "no"):
-        with pytest.raises(SystemExit):
-            main(["distill", "--epochs", text])
-        assert "--epochs" in capsys.readouterr().err
+    for name in ("--epochs", "--learning-rate"):
+        for text in ("0", "no"):
+            with pytest.raises(SystemExit):
+                main(["distill", name, text])
+            assert name in capsys.readouterr().err
 
 
 def test_a_failure_fails_the_shell(tmp_path):
@@ -80,6 +87,19 @@ def test_a_failure_fails_the_shell(tmp_path):
     assert "no.keras" in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes standard error by a shell")
+@pytest.mark.parametrize("closed", ["", " 2>&-"])
+def test_it_starts_with_standard_error_and_without(closed):
+    start = "import sys, keras_lpd_command; sys.exit(keras_lpd_command.main())"
+    command = shlex.join([sys.executable, "-c", start, "--version"]) + closed
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, env=quiet
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, __version__)
+    assert not done.stderr
 
 
 def test_debug_shows_the_traceback(teacher, tmp_path, capfd):
