@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import filelock
 import numpy as np
 
 from keras_lpd.beside import sync_folder
@@ -24,6 +23,7 @@ from keras_lpd.caching.recipe import Recipe
 from keras_lpd.caching.row_files import ArrayFile, RowWriter
 from keras_lpd.caching.sample_stream import AUGMENTED, ELEMENTS, SampleStream
 from keras_lpd.features import output_activation
+from keras_lpd.locks import only_process
 from keras_lpd.log import logger
 from keras_lpd.refusals import explaining
 from keras_lpd.version import __version__
@@ -80,21 +80,18 @@ def features_alike(here: Plan, there: Plan) -> bool:
 @contextlib.contextmanager
 def only_builder(path: pathlib.Path) -> Iterator[None]:
     """Keeps other processes from building the same cache at the same time."""
-    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise RuntimeError(
-            f"Another process is building the teacher cache {path} just now. Wait "
-            "until it is done and open that, or choose another path."
-        ) from None
-    try:
-        yield
-    finally:
-        # While something is unfinished the file stays, for it is the lock of that.
-        if not folder_for(path).exists():
-            pathlib.Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+    lock = path.with_name(f"{path.name}.lock")
+    busy = (
+        f"Another process is building the teacher cache {path} just now. Wait until it "
+        "is done and open that, or choose another path."
+    )
+    with only_process(lock, busy):
+        try:
+            yield
+        finally:
+            # While something is unfinished the file stays, for it is the lock of that.
+            if not folder_for(path).exists():
+                lock.unlink(missing_ok=True)
 
 
 def folder_for(path: pathlib.Path) -> pathlib.Path:

@@ -10,11 +10,11 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import filelock
 import numpy as np
 
 from keras_lpd.beside import written_beside
 from keras_lpd.datasets import Arrays
+from keras_lpd.locks import only_process
 
 _SETTINGS = "settings.json"
 _LOCK = ".lock"
@@ -78,21 +78,15 @@ class Folder:
     def taken(self) -> Iterator[None]:
         """Keeps it from other processes, and says in it what it is of."""
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise RuntimeError(
-                f"Another process works in {self.path} just now. Wait until it is "
-                "done, or choose another --out."
-            ) from None
-        try:
+        busy = (
+            f"Another process works in {self.path} just now. Wait until it is done, or "
+            "choose another --out."
+        )
+        with only_process(self / _LOCK, busy):
             self._check()  # It may have become another's since.
             text = json.dumps(self.settings, indent=1)
             self.write(_SETTINGS, lambda part: part.write_text(text, encoding="utf-8"))
             yield
-        finally:
-            lock.release()
 
     def write(self, name: str, write: Callable[[pathlib.Path], Any]) -> pathlib.Path:
         """Has a file written beside its place, and puts it there when it is whole."""
