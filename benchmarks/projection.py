@@ -1,6 +1,6 @@
 """How much of the neighbourhoods is left when a teacher cache is projected.
 
-    python benchmarks/projection.py --out projection
+    python benchmarks/projection.py --out runs/projection
 
 Trains two teachers on Fashion-MNIST, whose feature layers are 128 and 2,048
 wide, and builds a cache of the first 10,000 training images for each way to
@@ -94,7 +94,9 @@ def kept_neighbors(exact: np.ndarray, stored: np.ndarray) -> tuple[float, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", default="projection", help="folder of the results")
+    parser.add_argument(
+        "--out", default="runs/projection", help="folder of the results"
+    )
     folder = pathlib.Path(parser.parse_args().out)
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("keras_lpd").setLevel(logging.WARNING)

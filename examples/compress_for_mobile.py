@@ -1,12 +1,14 @@
 """From a distilled student to a file for a phone: which way is smallest, and how good?
 
-    python examples/compress_for_mobile.py             # Fashion-MNIST
-    python examples/compress_for_mobile.py --seeds 1   # sooner
+    pip install ".[examples,compress]"
+    python examples/compress_for_mobile.py                    # Fashion-MNIST
+    python examples/compress_for_mobile.py --seeds 1          # sooner
+    python examples/compress_for_mobile.py --dataset digits   # without a download
 
 A student learns from its teacher. Then it is pruned, clustered, trained for 8 bits, or
 quantised as it is, and written to LiteRT files. Where it is trained further, that is
 done beside the teacher (LP), and for comparison with the labels alone (CE). What is
-scored are the files. Without Fashion-MNIST, the digits do.
+scored are the files.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from keras_lpd import LPDistiller, TeacherCache
 from keras_lpd.compress import (
@@ -32,6 +35,7 @@ from keras_lpd.compress import (
     to_litert,
 )
 from keras_lpd.compress.evaluating import Check
+from keras_lpd.compress.packages import load
 from keras_lpd.datasets import load_arrays
 from keras_lpd.models import cnn_student, cnn_teacher
 
@@ -39,19 +43,19 @@ BATCH = 64
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
 add = parser.add_argument
-add("--dataset", default="fashion_mnist")
+add("--dataset", default="fashion_mnist", help="fashion_mnist or digits")
 add("--images", type=int, default=20_000, help="how many the students learn from")
 add("--epochs", type=int, default=20, help="of a student")
 add("--further", type=int, default=5, help="epochs of what follows on that")
 add("--seeds", type=int, default=3)
-add("--out", default="docs/compression.png", help="where the plot goes")
+add("--out", type=pathlib.Path, default="compression.png", help="the plot")
 options = parser.parse_args()
 
-try:
-    data = load_arrays(options.dataset)
-except (ImportError, RuntimeError) as error:
-    print(f"Taking the digits, as there is no {options.dataset}: {error}")
-    data = load_arrays("digits")
+# Before anything is trained: what is missing is said here.
+for package in ("tensorflow_model_optimization", "tf_keras", "ai_edge_litert"):
+    load(package)
+options.out.parent.mkdir(parents=True, exist_ok=True)
+data = load_arrays(options.dataset)
 x, y = data.x_train[: options.images], data.y_train[: options.images]
 test = data.x_test, data.y_test
 shape, classes = x.shape[1:], int(y.max()) + 1
@@ -125,12 +129,8 @@ def mean_of(checks: list[Check]) -> Callable[[str], float]:
 
 
 def draw(found: dict[str, list[Check]], file: pathlib.Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(10, 4.5), layout="constrained")
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    axis = figure.subplots()
     markers = dict(zip((kind.partition(" (")[0] for kind in found), "*osDv^PX<>"))
     for name, checks in found.items():
         labels_alone = "(CE)" in name
@@ -171,4 +171,5 @@ with tempfile.TemporaryDirectory() as name:
             found.setdefault(kind, []).append(check)
             print(f"seed {seed}, {kind}: {check.accuracy:.2%}", flush=True)
 print("\n".join(table(found)))
-draw(found, pathlib.Path(options.out))
+draw(found, options.out)
+print(f"The plot: {options.out}")

@@ -1,10 +1,12 @@
 """A student that is watched while it learns: which neighbours of the teacher it keeps.
 
-    python examples/neighborhoods.py         # Fashion-MNIST, some minutes on 2 cores
+    pip install ".[examples,tensorboard]"
+    python examples/neighborhoods.py                    # some minutes on 2 cores
+    python examples/neighborhoods.py --dataset digits   # without a download
     tensorboard --logdir logs                # then open the tab "Neighborhoods"
 
-Two students are trained on 5,000 images, one with its teacher's neighbourhoods and one
-without; both are shown beside each other. Without Fashion-MNIST, the digits do.
+Two students are trained on 5,000 images of Fashion-MNIST, one with its teacher's
+neighbourhoods and one without; both are shown beside each other.
 """
 
 from __future__ import annotations
@@ -22,40 +24,38 @@ from keras_lpd.datasets import load_arrays
 from keras_lpd.models import cnn_student, cnn_teacher
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-parser.add_argument("--logs", default="logs", help="folder for TensorBoard")
-parser.add_argument("--epochs", type=int, default=20, help="of each student")
+add = parser.add_argument
+add("--dataset", default="fashion_mnist", help="fashion_mnist or digits")
+add("--logs", default="logs", help="folder for TensorBoard")
+add("--epochs", type=int, default=20, help="of each student")
 options = parser.parse_args()
 
-try:
-    data = load_arrays("fashion_mnist")
-    names = ["T-shirt", "trouser", "pullover", "dress", "coat"]
-    names += ["sandal", "shirt", "sneaker", "bag", "boot"]
-except (ImportError, RuntimeError) as error:
-    print(f"Taking the digits, as there is no Fashion-MNIST: {error}")
-    data = load_arrays("digits")
-    names = [f"digit {i}" for i in range(10)]
+data = load_arrays(options.dataset)
 shape, few = data.x_train.shape[1:], slice(5000)
 test = data.x_test, data.y_test
 
 keras.utils.set_random_seed(0)
 teacher = cnn_teacher(shape)
-loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-teacher.compile("adam", loss, metrics=["accuracy"])
-teacher.fit(data.x_train, data.y_train, batch_size=128, epochs=3)
 
 
 def watched(run: str) -> list[keras.callbacks.Callback]:
     """The callbacks of a training: the metrics first, for TensorBoard to log them."""
+    logs, names = f"{options.logs}/{run}", data.class_names
     return [
         NeighborhoodMetrics(test, teacher=teacher),
-        keras.callbacks.TensorBoard(f"{options.logs}/{run}"),
-        EmbeddingProjector(
-            f"{options.logs}/{run}", test, every=2, class_names=names, teacher=teacher
-        ),
+        keras.callbacks.TensorBoard(logs),
+        EmbeddingProjector(logs, test, every=2, class_names=names, teacher=teacher),
     ]
 
 
-for run in ("alone", "distilled"):
+# Before anything is trained: what they need and don't find they say here.
+callbacks = {run: watched(run) for run in ("alone", "distilled")}
+
+loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+teacher.compile("adam", loss, metrics=["accuracy"])
+teacher.fit(data.x_train, data.y_train, batch_size=128, epochs=3)
+
+for run, watching in callbacks.items():
     keras.utils.set_random_seed(1)
     student = cnn_student(shape)
     model = LPDistiller(teacher, student) if run == "distilled" else student
@@ -66,7 +66,7 @@ for run in ("alone", "distilled"):
         batch_size=64,
         epochs=options.epochs,
         validation_data=test,
-        callbacks=watched(run),
+        callbacks=watching,
         verbose=2,
     )
 print(f"Now: tensorboard --logdir {options.logs}")

@@ -1,6 +1,6 @@
 """Distils a small student from a large teacher, beside the same student alone.
 
-    python examples/quickstart.py                          # digits, two minutes
+    python examples/quickstart.py                          # digits, 80 seconds
     python examples/quickstart.py --dataset fashion_mnist  # real clothes, longer
 
 Prints a table and draws the accuracies and the features of the test set.
