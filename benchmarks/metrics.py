@@ -20,14 +20,14 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import timing
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
+from timing import cell, summary
 
 from keras_lpd import metrics
 
@@ -35,8 +35,6 @@ SIZES = [1000, 2000, 5000, 10_000]
 TEACHER_WIDTH, STUDENT_WIDTH = 500, 32
 SMALL = 100
 """How many samples load what is loaded at the first call."""
-
-STATUS = pathlib.Path("/proc/self/status")
 
 CONTENDERS = ("scikit-learn", "trustworthiness", "an epoch")
 
@@ -88,37 +86,10 @@ def take_turns(size: int, rounds: int) -> np.ndarray:
     return np.array(times).T
 
 
-def peak_in_fresh_process(name: str, size: int) -> float:
-    command = [sys.executable, __file__, "--peak", name, "--sizes", str(size)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(done.stdout.split()[-1])
-
-
 def peak(name: str, size: int) -> float:
     """Megabytes that one call takes at its peak, besides the inputs."""
     contenders(SMALL)[name]()
-    function = contenders(size)[name]
-    # What was freed since the highest is held once more, or it would hide the call's.
-    ballast = np.ones(max(0, memory("VmHWM") - memory("VmRSS")), "uint8")
-    before = memory("VmHWM")
-    function()
-    del ballast
-    return max(0, memory("VmHWM") - before) / 1e6
-
-
-def memory(field: str) -> int:
-    """Bytes in use now (`VmRSS`), or the most there ever were (`VmHWM`)."""
-    lines = STATUS.read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
-def summary(values: np.ndarray) -> dict[str, float]:
-    low, median, high = np.percentile(values, [10, 50, 90])
-    return {"median": float(median), "p10": float(low), "p90": float(high)}
-
-
-def cell(values: dict[str, float]) -> str:
-    return "{median:.3g} ({p10:.3g}-{p90:.3g})".format(**values)
+    return timing.peak(contenders(size)[name])
 
 
 def main() -> None:
@@ -140,16 +111,17 @@ def main() -> None:
     found = []
     for size in options.sizes:
         peaks = {
-            name: peak_in_fresh_process(name, size) if STATUS.exists() else None
+            name: timing.in_fresh_process(__file__, "--peak", name, "--sizes", size)
             for name in CONTENDERS
+            if timing.STATUS.exists()
         }
         times = take_turns(size, options.rounds)
         for name, own in zip(CONTENDERS, times):
             row = {"seconds": summary(own), "ratio": summary(own / times[0])}
             cells = " | ".join(map(cell, row.values()))
-            megabytes = "?" if peaks[name] is None else f"{peaks[name]:.3g}"
+            megabytes = f"{peaks[name]:.3g}" if peaks else "?"
             print(f"| {size:,} | {name} | {cells} | {megabytes} |", flush=True)
-            found.append({"n": size, "what": name, **row, "peak_mb": peaks[name]})
+            found.append({"n": size, "what": name, **row, "peak_mb": peaks.get(name)})
     if options.json:
         facts = {"rounds": options.rounds, "rows": found}
         options.json.write_text(json.dumps(facts, indent=1))

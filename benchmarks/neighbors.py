@@ -20,14 +20,13 @@ import argparse
 import json
 import os
 import pathlib
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import timing
+from timing import cell, summary
 
 SIZES = [2**power for power in range(6, 14)]
 TEACHER_WIDTH, STUDENT_WIDTH = 2048, 256
@@ -102,30 +101,16 @@ def take_turns(backend: str, size: int, rounds: int) -> tuple[np.ndarray, np.nda
     return product, lp
 
 
-def peak_in_fresh_process(backend: str, size: int) -> float:
-    command = [sys.executable, __file__, "--backend", backend, "--peak", str(size)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(done.stdout.split()[-1])
-
-
 def peak(backend: str, size: int) -> float:
-    """Megabytes that one LP takes at its peak, besides the inputs.
-
-    For a process that has done little else: memory is only ever counted at the
-    highest it has been.
-    """
+    """Megabytes that one LP takes at its peak, besides the inputs."""
     for function in compiled(backend, SIZES[0]):
         seconds(function, 2)  # Loads kernels, starts threads.
     _, lp = compiled(backend, size)
-    before, highest = memory(backend)
-    ballast = None
     if not on_accelerator(backend):
-        # What was freed since the highest is held once more, or it would hide LP's.
-        ballast = np.ones(max(0, highest - before), "uint8")
-        before = memory(backend)[1]
+        return timing.peak(lambda: seconds(lp, 1))
+    before, _ = accelerator_memory(backend)
     seconds(lp, 1)
-    del ballast
-    return (memory(backend)[1] - before) / 1e6
+    return (accelerator_memory(backend)[1] - before) / 1e6
 
 
 def on_accelerator(backend: str) -> bool:
@@ -138,12 +123,8 @@ def on_accelerator(backend: str) -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def memory(backend: str) -> tuple[int, int]:
-    """Bytes in use now, and the most there ever were, where the tensors lie."""
-    if not on_accelerator(backend):
-        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-        highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return pages * resource.getpagesize(), highest * 1024
+def accelerator_memory(backend: str) -> tuple[int, int]:
+    """Bytes in use now, and the most there ever were."""
     if backend == "jax":
         import jax
 
@@ -153,15 +134,6 @@ def memory(backend: str) -> tuple[int, int]:
 
     stats = tf.config.experimental.get_memory_info("GPU:0")
     return stats["current"], stats["peak"]
-
-
-def summary(values: np.ndarray) -> dict[str, float]:
-    low, median, high = np.percentile(values, [10, 50, 90])
-    return {"median": float(median), "p10": float(low), "p90": float(high)}
-
-
-def cell(values: dict[str, float]) -> str:
-    return "{median:.3g} ({p10:.3g}-{p90:.3g})".format(**values)
 
 
 def main() -> None:
@@ -184,9 +156,9 @@ def main() -> None:
         print(peak(options.backend, options.peak))
         return
 
-    # Before this process grows: a child starts with its parent's highest memory.
+    alone = ("--backend", options.backend, "--peak")
     peaks = {
-        size: peak_in_fresh_process(options.backend, size) for size in options.sizes
+        size: timing.in_fresh_process(__file__, *alone, size) for size in options.sizes
     }
     print("| m | product, ms | LP, ms | ratio | peak, MB |\n|---|---|---|---|---|")
     found, aims = [], []

@@ -2,10 +2,11 @@
 
     python benchmarks/projection.py --out runs/projection
 
-Trains two teachers on Fashion-MNIST, whose feature layers are 128 and 2,048
-wide, and builds a cache of the first 10,000 training images for each way to
-keep the features: as they are, in half and in single precision, and projected
-by PCA and by Gaussian random projection to 64, 128 and 256 dimensions.
+Trains two teachers on Fashion-MNIST (or on `--dataset digits`), whose feature
+layers are 128 and 2,048 wide, and builds a cache of the first 10,000 training
+images for each way to keep the features: as they are, in half and in single
+precision, and projected by PCA and by Gaussian random projection to 64, 128 and
+256 dimensions.
 
 The share of kept neighbours is that of a sample's 5 nearest in its batch of 128,
 by the exact features, which are also among its 5 nearest by what the cache gives
@@ -29,7 +30,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lpd import TeacherCache, locality_preserving_loss
-from keras_lpd.datasets import load_arrays
+from keras_lpd.datasets import Arrays, load_arrays
 from keras_lpd.models import cnn_teacher
 from keras_lpd.neighbors import nearest_neighbors
 
@@ -46,24 +47,24 @@ WAYS: list[dict] = [
 ]
 
 
-def teacher_of(width: int, folder: pathlib.Path) -> keras.Model:
+def teacher_of(width: int, data: Arrays, folder: pathlib.Path) -> keras.Model:
     """`cnn_teacher` with a feature layer of that width, trained for 3 epochs."""
     file = folder / f"teacher_{width}.keras"
     if not file.exists():
         keras.utils.set_random_seed(0)
         layers = []
-        for layer in cnn_teacher().layers:
+        shape = data.x_train.shape[1:]
+        for layer in cnn_teacher(shape).layers:
             config = layer.get_config()
             if layer.name == "features":
                 config["units"] = width
             layers.append(type(layer).from_config(config))
-        model = keras.Sequential([keras.Input((28, 28, 1)), *layers])
+        model = keras.Sequential([keras.Input(shape), *layers])
         model.compile(
             keras.optimizers.Adam(),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
-        data = load_arrays("fashion_mnist")
         model.fit(data.x_train, data.y_train, 128, epochs=3, verbose=2)
         accuracy = model.evaluate(data.x_test, data.y_test, verbose=0)[1]
         print(f"Teacher {width} wide: {accuracy:.2%} on the test split.")
@@ -94,13 +95,14 @@ def kept_neighbors(exact: np.ndarray, stored: np.ndarray) -> tuple[float, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--out", default="runs/projection", help="folder of the results"
-    )
-    folder = pathlib.Path(parser.parse_args().out)
+    add = parser.add_argument
+    add("--dataset", default="fashion_mnist", help="fashion_mnist or digits")
+    add("--out", default="runs/projection", help="folder of the results")
+    options = parser.parse_args()
+    folder = pathlib.Path(options.out, options.dataset)
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("keras_lpd").setLevel(logging.WARNING)
-    data = load_arrays("fashion_mnist")
+    data = load_arrays(options.dataset)
     samples = tf.data.Dataset.from_tensor_slices(
         (data.x_train[:SAMPLES], data.y_train[:SAMPLES])
     )
@@ -111,7 +113,7 @@ def main() -> None:
     )
     print(" folder | build |\n|---|---|---|---|---|---|---|")
     for width in WIDTHS:
-        teacher = teacher_of(width, folder)
+        teacher = teacher_of(width, data, folder)
         exact = None
         for way in WAYS:
             if way.get("project", 0) >= width:

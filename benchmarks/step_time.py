@@ -33,6 +33,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+from timing import summary
 
 from keras_lpd import LocalityPreserving, LPDistiller
 from keras_lpd.features import FeatureExtractor, find_feature_layer
@@ -156,11 +157,6 @@ def take_turns(
         for name in draw.sample(list(steps), len(steps)):
             times[name].append(milliseconds(steps[name], length))
     return {name: np.array(values) for name, values in times.items()}
-
-
-def summary(values: np.ndarray) -> dict[str, float]:
-    low, median, high = np.percentile(values, [10, 50, 90])
-    return {"median": float(median), "p10": float(low), "p90": float(high)}
 
 
 def report(title: str, times: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -47,10 +47,13 @@ class Method:
     Args:
         losses: Makes the losses, each with its share of the weight.
         weights: The values to tune over.
+        label: What tables call it, where its name, by which results are kept, may
+            be mistaken.
     """
 
     losses: Callable[..., list]
     weights: tuple[float, ...] = ()
+    label: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -440,12 +443,13 @@ def half_interval(differences: np.ndarray) -> float:
     return float(t.ppf(0.975, count - 1) * differences.std(ddof=1) / count**0.5)
 
 
-def first_columns(row: dict) -> str:
+def first_columns(row: dict, label: str | None = None) -> str:
     """A row of a table up to the validation accuracy, from its `summary`."""
     weight = "" if row["weight"] is None else f"{row['weight']:g}"
     gain = f"{row['gain']:+.2f} ± {row['interval']:.2f}" if weight else ""
     return (
-        f"| {row['method']} | {weight} | {row['test']:.2f} ± {row['deviation']:.2f} | "
+        f"| {label or row['method']} | {weight} | "
+        f"{row['test']:.2f} ± {row['deviation']:.2f} | "
         f"{gain} | {row['validation']:.2f} |"
     )
 
@@ -467,7 +471,7 @@ def tuning_table(
             text = f"{weight:g}: {100 * np.mean(found):.2f}"
             cells.append(f"**{text}**" if weights[name] == weight else text)
         if cells:
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            lines.append(f"| {method.label or name} | {' | '.join(cells)} |")
     return lines
 
 

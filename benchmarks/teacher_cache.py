@@ -35,7 +35,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
-from step_time import summary
+from timing import summary
 
 from keras_lpd import LPDistiller, TeacherCache
 from keras_lpd.models import cnn_student, cnn_teacher

@@ -17,6 +17,20 @@ from keras_lpd.models import cnn_student, cnn_teacher
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+def module(name):
+    """A fixture: one of the benchmarks, imported."""
+
+    @pytest.fixture
+    def imported(monkeypatch):
+        monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+        return importlib.import_module(name)
+
+    return imported
+
+
+compare, few, simclr = map(module, ("compare_methods", "few_labels", "simclr"))
+
+
 def run(script, *arguments):
     command = [sys.executable, ROOT / "benchmarks" / script, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -24,76 +38,71 @@ def run(script, *arguments):
     return result.stdout
 
 
-@pytest.mark.slow
-def test_step_time(tmp_path):
-    path = tmp_path / "step_time.json"
-    output = run(
-        "step_time.py", "--pair", "cnn", "--rounds", 1, "--steps", 1, "--batch", 8,
-        "--json", path,
-    )  # fmt: skip
-    assert "stock" in output
-    assert json.loads(path.read_text())
+SMALLEST = {
+    "step_time.py": (
+        "--pair cnn --rounds 1 --steps 1 --batch 8 --json",
+        "| lpd / stock | ",
+    ),
+    "neighbors.py": ("--rounds 1 --sizes 64 --json", "| 64 | "),
+    "metrics.py": ("--rounds 1 --sizes 300 --json", "| 300 | trustworthiness | "),
+    "teacher_cache.py": (
+        "--samples 64 --epochs 2 --rounds 1 --teachers small --data memory --json",
+        "| cached total / online total | ",
+    ),
+    "complexity.py": ("--batch 2 --fitnets 1 --out", "| LP | 0 / "),
+    "scale.py": ("--batch 4 --steps 1 --rounds 1 --out", "| 4 | "),
+}
+"""The arguments of a short run, before a file's name; and a line that it prints."""
 
 
 @pytest.mark.slow
-def test_neighbors(tmp_path):
-    path = tmp_path / "neighbors.json"
-    output = run("neighbors.py", "--rounds", 1, "--sizes", 64, "--json", path)
-    assert "64" in output
-    assert json.loads(path.read_text())
+@pytest.mark.parametrize("script", SMALLEST)
+def test_figures_are_printed_and_kept(script, tmp_path):
+    arguments, line = SMALLEST[script]
+    file = tmp_path / "figures"
+    output = run(script, *arguments.split(), file)
+    assert f"\n{line}" in output
+    assert file.stat().st_size > 100
 
 
 @pytest.mark.slow
-def test_metrics(tmp_path):
-    path = tmp_path / "metrics.json"
-    output = run("metrics.py", "--sizes", 300, "--rounds", 1, "--json", path)
-    assert "trustworthiness" in output
-    assert json.loads(path.read_text())
+def test_projection(tmp_path):
+    output = run("projection.py", "--dataset", "digits", "--out", tmp_path)
+    found = json.loads((tmp_path / "digits" / "projection.json").read_text())
+    kept = {(row["width"], row.get("dtype")): row["kept"] for row in found}
+    assert kept[128, "float32"] == kept[2048, "float32"] == 1.0
+    assert len(found) == output.count("MB |")
 
 
-@pytest.mark.slow
-def test_teacher_cache(tmp_path):
-    path = tmp_path / "teacher_cache.json"
-    output = run(
-        "teacher_cache.py", "--samples", 64, "--epochs", 2, "--rounds", 1,
-        "--teachers", "small", "--data", "memory", "--json", path,
-    )  # fmt: skip
-    assert "cached total / online total" in output
-    assert json.loads(path.read_text())
-
-
-@pytest.mark.slow
-def test_complexity(tmp_path):
-    path = tmp_path / "complexity.md"
-    run("complexity.py", "--batch", 2, "--fitnets", 1, "--out", path)
-    assert "| LP | 0 / " in path.read_text()
+def check_it_goes_on(smoke, trained):
+    """Without one of the files of its trainings, it trains that one alone."""
+    lost, *others = trained
+    kept = [file.read_text() for file in others]
+    lost.unlink(missing_ok=True)
+    assert "  1/1 " in run(*smoke)
+    assert lost.exists()
+    assert [file.read_text() for file in others] == kept
 
 
 @pytest.mark.slow
 def test_compare_methods_goes_on_where_it_stopped(tmp_path):
     smoke = ("compare_methods.py", "--smoke", "--out", tmp_path)
-    first = run(*smoke)
+    assert "  1/1 " not in run(*smoke)
     folder = tmp_path / "digits"
     table = (folder / "results.md").read_text()
     assert (folder / "results.png").stat().st_size > 10_000
-    for method in ("CE", "KD", "Hint", "LP + NP", "control: random pairs"):
+    for method in ("CE", "KD", "Hint", "LP 0.05 + NP 0.6", "control: random pairs"):
         assert f"\n| {method} |" in table
 
     trained = sorted(folder.glob("small-*/*.json"))
     assert len(trained) > 20
-    kept = {file: file.read_text() for file in trained}
-    trained[0].unlink()
-    assert "  1/1 " not in first
-    assert "  1/1 " in run(*smoke)
-    for file in trained[1:]:
-        assert file.read_text() == kept[file]
-    assert trained[0].exists()
+    check_it_goes_on(smoke, trained)
 
 
 @pytest.mark.slow
 def test_few_labels_goes_on_where_it_stopped(tmp_path):
     smoke = ("few_labels.py", "--smoke", "--out", tmp_path)
-    first = run(*smoke)
+    assert "  1/1 " not in run(*smoke)
     folder = tmp_path / "digits"
     table = (folder / "results.md").read_text()
     assert (folder / "results.png").stat().st_size > 10_000
@@ -103,24 +112,13 @@ def test_few_labels_goes_on_where_it_stopped(tmp_path):
         assert f"\n| {method} |" in table
 
     trained = sorted(folder.glob("[ABC]-*/*.json"))
-    kept = {file: file.read_text() for file in trained}
     trained[0].unlink()
-    assert "  1/1 " not in first
     run(*smoke, "--report")
     assert not trained[0].exists()
-    assert "  1/1 " in run(*smoke)
-    for file in trained[1:]:
-        assert file.read_text() == kept[file]
-    assert trained[0].exists()
+    check_it_goes_on(smoke, trained)
 
 
 # What the comparison of methods rests on
-
-
-@pytest.fixture
-def compare(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("compare_methods")
 
 
 def lay_out(folder, name, views, widths, labels=None):
@@ -204,15 +202,7 @@ def test_students_start_alike_under_a_seed(compare, lesson):
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_scores_of_neighbours_and_intervals_by_hand(compare):
-    teacher = np.array([[0.0], [1.0], [3.0], [7.0]])
-    compare.NEIGHBORS, before = 1, compare.NEIGHBORS
-    try:
-        # The nearest are 1, 0, 1, 2; in the student 1, 0, 3, 2.
-        student = np.array([[0.0], [1.0], [5.0], [7.0]])
-        assert compare.neighbors_kept(teacher, student) == 0.75
-    finally:
-        compare.NEIGHBORS = before
+def test_intervals_by_hand(compare):
     # Mean 2, deviation 1, of three; the quantile of t with 2 degrees is 4.3027.
     interval = compare.sweep.half_interval(np.array([1.0, 2.0, 3.0]))
     np.testing.assert_allclose(interval, 4.30265 / np.sqrt(3), rtol=1e-5)
@@ -229,12 +219,6 @@ def test_weights_are_chosen_on_the_validation_split(compare):
 
 
 # What the comparison with few labels rests on
-
-
-@pytest.fixture
-def few(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("few_labels")
 
 
 @pytest.fixture
@@ -353,12 +337,6 @@ def test_table_and_plot_are_of_what_there_is(few, tmp_path):
     assert "| KD | 0.5 | 60.00 ± 0.00 | +10.00 ± 0.00 | 50.00 | yes | 7 |" in table
     assert "| control: random pairs | 0.05 | 60.00 ± nan |" in table
     assert (tmp_path / "results.png").stat().st_size > 10_000
-
-
-@pytest.fixture
-def simclr(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("simclr")
 
 
 def test_a_view_is_to_be_told_from_all_others_but_its_partner(simclr, rng):
