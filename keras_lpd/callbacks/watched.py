@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
-from keras import ops
 
+from keras_lpd.answers import Answers, answering, classes_of
 from keras_lpd.arguments import as_integer
 from keras_lpd.checks import check_finite, check_model
 from keras_lpd.distiller import LPDistiller
@@ -20,34 +20,25 @@ from keras_lpd.features import (
     FeatureFunction,
     Preprocessing,
     default_layer,
-    has_head,
-    output_activation,
 )
 from keras_lpd.metrics import Neighborhoods
 from keras_lpd.neighbors import as_vectors, check_pooling
-from keras_lpd.samples import Samples, count_of
+from keras_lpd.samples import Samples
 from keras_lpd.teacher_cache import TeacherCache
 
-_BATCH = 256
 
+@dataclasses.dataclass(frozen=True)
+class View(Answers):
+    """What a model makes of the samples, and which it is.
 
-class View(NamedTuple):
-    """What a model makes of the samples.
-
-    Args:
+    Attributes:
         model: The model's name.
         layer: The layer that the features are of.
-        features: Float32 of shape `(n, width)`.
-        classes: The predicted ones, `int` of shape `(n,)`; `None` of a model that
-            predicts none.
-        among: How many classes the model knows; 0 if it predicts none.
     """
 
+    features: np.ndarray
     model: str
     layer: str
-    features: np.ndarray
-    classes: np.ndarray | None
-    among: int
 
 
 class WatchingCallback(keras.callbacks.Callback):
@@ -173,8 +164,8 @@ class WatchingCallback(keras.callbacks.Callback):
             )
         features = np.asarray(as_vectors(taught.features[layer], self._pooled))
         outputs = taught.features.get(OUTPUTS)
-        predicted = _predicted(outputs, cache.output_activation)
-        return View(cache.teacher_name, layer, features, *predicted)
+        predicted = classes_of(outputs, cache.output_activation)
+        return View(features, *predicted, cache.teacher_name, layer)
 
     def _extractor(self, role: str) -> FeatureExtractor:
         """The pass of a model to its features, on to its outputs."""
@@ -206,39 +197,9 @@ class WatchingCallback(keras.callbacks.Callback):
 
 def _viewing(extract: FeatureExtractor, pooling: str | None) -> Callable[[Any], View]:
     """A function from samples to what the extractor's model makes of them."""
-    model, (layer,) = extract.model, extract.layers
-    activation, predicts = output_activation(model), has_head(model)
-
-    @tf.function(reduce_retracing=True)
-    def run(batch: Any) -> dict[str, Any]:
-        found = extract(batch, training=False)
-        wanted = {"features": as_vectors(found[layer], pooling)}
-        if predicts and tf.is_tensor(found[OUTPUTS]):
-            wanted["outputs"] = ops.cast(found[OUTPUTS], "float32")
-        return wanted
+    (layer,), answers = extract.layers, answering(extract, pooling)
 
     def view(inputs: Any) -> View:
-        count = count_of(inputs)
-        parts = []
-        for start in range(0, count, _BATCH):
-            # The last batch begins again at the first sample, to be of the same size.
-            rows = np.arange(start, start + min(_BATCH, count)) % count
-            batch = keras.tree.map_structure(lambda x: x[rows], inputs)  # noqa: B023
-            parts.append({key: np.asarray(x) for key, x in run(batch).items()})
-        found = {
-            key: np.concatenate([part[key] for part in parts])[:count]
-            for key in parts[0]
-        }
-        predicted = _predicted(found.get("outputs"), activation)
-        return View(model.name, layer, found["features"], *predicted)
+        return View(**vars(answers(inputs)), model=extract.model.name, layer=layer)
 
     return view
-
-
-def _predicted(outputs: Any, activation: str | None) -> tuple[np.ndarray | None, int]:
-    """The predicted classes, and how many there are: of logits or probabilities."""
-    if not isinstance(outputs, np.ndarray) or outputs.ndim != 2:
-        return None, 0
-    if outputs.shape[1] == 1:
-        return (outputs[:, 0] > (0.5 if activation else 0.0)).astype(np.int64), 2
-    return outputs.argmax(axis=1), outputs.shape[1]

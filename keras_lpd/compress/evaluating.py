@@ -17,8 +17,10 @@ from keras_lpd.arguments import as_integer
 from keras_lpd.compress.litert_file import LiteRTFile, check_mark
 from keras_lpd.compress.measuring import measure
 from keras_lpd.compress.signature import Signature
+from keras_lpd.distiller import LPDistiller
 from keras_lpd.features import own_inputs
-from keras_lpd.outputs import chosen_classes, threshold_of
+from keras_lpd.outputs import accuracy, chosen_classes, known_classes, threshold_of
+from keras_lpd.samples import Samples, at_most
 
 AGREEMENT = 0.97
 """How often a quantised file should choose the class that the model chooses."""
@@ -141,6 +143,7 @@ def evaluate_litert(
 
     Raises:
         FileNotFoundError: If there is no such file.
+        TypeError: If the data set is of another kind.
         ValueError: If it is no LiteRT file, a broken one, or does not fit the data or
             the model.
 
@@ -156,9 +159,6 @@ def evaluate_litert(
     >>> check.agreement, check.max_error < 1e-5
     (1.0, True)
     """
-    from keras_lpd.distiller import LPDistiller
-    from keras_lpd.samples import Samples, at_most
-
     runs = as_integer("runs", runs, least=1)
     most = at_most(max_samples, dataset)
     if isinstance(model, (LPDistiller, keras.distillation.Distiller)):
@@ -170,14 +170,20 @@ def evaluate_litert(
     outputs = file.predict(_as_the_file_takes(inputs, model))
     threshold = threshold_of(model, outputs)
     classes = chosen_classes(outputs, threshold)
-    accuracy = _accuracy(classes, labels, outputs)
+
+    def right(classes: np.ndarray | None) -> float | None:
+        if classes is None or labels is None:
+            return None
+        return accuracy(classes, known_classes(outputs), labels)
+
+    file_accuracy = right(classes)
     model_accuracy = agreement = max_error = mean_error = None
     if model is not None:
         expected = _run(model, inputs)
         errors = _errors(outputs, expected, path, model)
         max_error, mean_error = float(errors.max()), float(errors.mean())
         chosen = chosen_classes(expected, threshold)
-        model_accuracy = _accuracy(chosen, labels, expected)
+        model_accuracy = right(chosen)
         if classes is not None and chosen is not None:
             agreement = float(np.mean(classes == chosen))
     content = pathlib.Path(path).read_bytes()
@@ -187,7 +193,7 @@ def evaluate_litert(
         input_dtype=", ".join(file.input_dtypes.values()),
         output_dtype=file.output_dtype,
         samples=len(outputs),
-        accuracy=accuracy,
+        accuracy=file_accuracy,
         model_accuracy=model_accuracy,
         agreement=agreement,
         max_error=max_error,
@@ -241,20 +247,6 @@ def _errors(outputs: np.ndarray, expected: np.ndarray, path: Any, model: Any) ->
             f"{outputs.shape[1:]}, the model {expected.shape[1:]}."
         )
     return np.abs(outputs - expected)
-
-
-def _accuracy(
-    classes: np.ndarray | None, labels: np.ndarray | None, outputs: np.ndarray
-) -> float | None:
-    if classes is None or labels is None:
-        return None
-    known = max(outputs.shape[1], 2)
-    if labels.max() >= known:
-        raise ValueError(
-            f"The labels go up to {labels.max()}, but the file knows {known} classes. "
-            "Give the data that the model was trained for."
-        )
-    return float(np.mean(classes == labels))
 
 
 def _share(value: float | None) -> str:

@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 
 from keras_lpd.arguments import as_integer
 from keras_lpd.features import Preprocessing
 from keras_lpd.metrics import Neighborhoods, neighbor_overlap
 from keras_lpd.neighbors import check_pooling
+from keras_lpd.outputs import accuracy
 from keras_lpd.report.table import Table
 
 if TYPE_CHECKING:
-    from keras_lpd.report.subjects import Answers, Subject
+    from keras_lpd.answers import Answers
+    from keras_lpd.report.subjects import Subject
 
 OVERLAP_SAMPLES = 2000
 """How many samples the overlap is of, the first ones: all their pairs are compared."""
@@ -265,18 +266,17 @@ def compare(
             return None
 
     taught = None
-    answers = [
-        subject.answers(inputs, len(samples), few, pooling) for subject in subjects
-    ]
+    answers = [subject.answers(inputs, few, pooling) for subject in subjects]
     if teacher is not None:
         index = list(models).index(teacher)
         what = f"neighbours in '{teacher}'"
         taught = known(what, _neighborhoods, subjects[index], answers[index], k)
     rows, device = [], ""
     for subject, answer, graph in zip(subjects, answers, graphs):
-        name, accuracy, overlap = subject.name, None, None
+        name, right, overlap = subject.name, None, None
         if labels is not None:
-            accuracy = known(f"accuracy of '{name}'", _accuracy, answer, labels)
+            what = f"accuracy of '{name}'"
+            right = known(what, accuracy, answer.classes, answer.among, labels)
         if taught is not None:
             what = f"overlap of '{name}'"
             own = taught
@@ -294,7 +294,7 @@ def compare(
                 parameters=subject.model.count_params(),
                 macs=known(f"MACs of '{name}'", macs, graph),
                 bytes=size,
-                accuracy=accuracy,
+                accuracy=right,
                 overlap=overlap,
                 latency_ms=timed.milliseconds,
                 feature_layer=subject.layer,
@@ -337,13 +337,3 @@ def _neighborhoods(subject: Subject, answers: Answers, k: int) -> Neighborhoods:
     if answers.features is None:
         raise ValueError(subject.missing)
     return Neighborhoods.of(answers.features, k)
-
-
-def _accuracy(answers: Answers, labels: np.ndarray) -> float:
-    if answers.classes is None:
-        raise ValueError("its output is no row of scores, one a class")
-    if labels.max() >= answers.among:
-        raise ValueError(
-            f"it knows {answers.among} classes, and the labels go up to {labels.max()}"
-        )
-    return float(np.mean(answers.classes == labels))

@@ -9,42 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from keras_lpd.answers import Answers, answering
 from keras_lpd.checks import check_model
 from keras_lpd.distiller import LPDistiller
 from keras_lpd.features import (
-    OUTPUTS,
     FeatureExtractor,
     Preprocessing,
     find_feature_layer,
-    has_head,
     own_inputs,
 )
-from keras_lpd.neighbors import as_vectors
-from keras_lpd.outputs import chosen_classes, threshold_of
 from keras_lpd.report.macs import graph_of
-from keras_lpd.report.measuring import compiled_for
-
-_BATCH = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class Answers:
-    """What a model makes of the samples.
-
-    Attributes:
-        features: Float32 of shape `(n, width)`, of the first samples; `None` of a
-            model without a feature layer.
-        classes: The chosen ones, `int` of shape `(n,)`; `None` where outputs are no
-            scores of classes.
-        among: How many classes it knows; 0 if it chooses none.
-    """
-
-    features: np.ndarray | None
-    classes: np.ndarray | None
-    among: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,34 +110,12 @@ class Subject:
                 f"them: preprocessing={{'{self.name}': ...}}. Keras says: {why}"
             ) from error
 
-    def answers(self, inputs: Any, count: int, few: int, pooling: Any) -> Answers:
+    def answers(self, inputs: Any, few: int, pooling: str | None) -> Answers:
         """Runs the model on all samples, and keeps the features of the first few."""
-        layer, predicts = self.layer if few else None, has_head(self.model)
-
-        def run(batch: Any) -> dict[str, Any]:
-            found = self.extract(batch, training=False)
-            wanted = {}
-            if layer is not None:
-                wanted["features"] = as_vectors(found[layer], pooling)
-            if predicts and tf.is_tensor(found[OUTPUTS]):
-                wanted["outputs"] = tf.cast(found[OUTPUTS], "float32")
-            return wanted
-
-        compiled = compiled_for(run, self.taken(inputs, slice(1)), None)
-        features, outputs = [], []
-        for start in range(0, count, _BATCH):
-            found = compiled(self.taken(inputs, slice(start, start + _BATCH)))
-            if "features" in found and start < few:
-                features.append(found["features"].numpy())
-            if "outputs" in found:
-                outputs.append(found["outputs"].numpy())
-        kept = np.concatenate(features)[:few] if features else None
-        if not outputs:
-            return Answers(kept, None, 0)
-        scores = np.concatenate(outputs)
-        classes = chosen_classes(scores, threshold_of(self.model, scores))
-        among = 0 if classes is None else max(scores.shape[-1], 2)
-        return Answers(kept, classes, among)
+        answers = answering(
+            self.extract, pooling, few=few, prepare=lambda x: self.taken(x, slice(None))
+        )
+        return answers(inputs)
 
 
 def _loaded(name: str, path: str | os.PathLike[str]) -> Any:

@@ -18,6 +18,7 @@ from tensorboard.util import tensor_util
 from keras_lpd import LPDistiller
 from keras_lpd.callbacks import EmbeddingProjector
 from tests.helpers import cross_entropy, make_student, make_teacher, same
+from tests.subclassed import TwoLayers, body_and_head
 
 K = 4
 COUNT = 60
@@ -248,6 +249,31 @@ def test_two_classes_by_one_output(data, tmp_path, activation, edge):
     np.testing.assert_array_equal(tensors["student/predictions", 0], predicted)
     predicted = np.asarray(teacher(x, training=False))[:, 0] > 0
     np.testing.assert_array_equal(tensors["teacher/predictions", 0], predicted)
+
+
+def test_two_classes_by_one_probability_of_a_subclassed_model(data, tmp_path):
+    class Probability(TwoLayers):
+        def call(self, inputs):
+            return split(self, inputs, False)[1]
+
+    def split(model, inputs, training):
+        flat = keras.ops.reshape(inputs, (-1, 16))
+        features, logits = body_and_head(model, flat, training)
+        return features, keras.ops.sigmoid(logits)
+
+    x, y = data[0], (data[1] > 0).astype("float32")
+    student = Probability(classes=1)
+    middle = np.median(student.head(student.body(x.reshape(-1, 16))))
+    student(x[:1])
+    student.head.bias.assign([-middle])
+    distiller = LPDistiller(models()[0], student, student_features=split)
+    distiller.compile(keras.optimizers.SGD(0.0), keras.losses.BinaryCrossentropy())
+    look = EmbeddingProjector(tmp_path, (x, y), k=K)
+    distiller.fit(x, y, epochs=1, verbose=0, callbacks=[look])
+    found = tensors_of(tmp_path / "student")["student/predictions", 0]
+    predicted = np.asarray(student(x, training=False))[:, 0] > 0.5
+    np.testing.assert_array_equal(found, predicted)
+    assert 0 < found.sum() < COUNT
 
 
 def test_a_student_that_is_fitted_by_itself(data, tmp_path):

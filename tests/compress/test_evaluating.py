@@ -228,7 +228,7 @@ def test_what_is_no_file(files, digits, tmp_path, content, message):
     "change, message",
     [
         (lambda x, y: (x[:, :4], y), r"takes \(1, 8, 8, 1\).*samples of \(4, 8, 1\)"),
-        (lambda x, y: (x, y + 5), "labels go up to 14, but the file knows 10 classes"),
+        (lambda x, y: (x, y + 5), "labels go up to 14, but the model knows 10 classes"),
         (lambda x, y: (x[:0], y[:0]), "`dataset` is empty"),
         (lambda x, y: "digits", "`dataset` must be arrays"),
         (
