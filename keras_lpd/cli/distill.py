@@ -108,10 +108,10 @@ def add_to(commands: Any) -> None:
     )
     add(
         "--distillation-losses",
-        choices=["neighborhood", "none"],
-        default="neighborhood",
+        choices=["auto", "none"],
+        default="auto",
         help="what comes beside the paper's loss: neighbour probability, or nothing "
-        "(default: neighborhood)",
+        "(default: auto, which is the former)",
     )
     for role in ("teacher", "student"):
         add(
