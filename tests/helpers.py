@@ -13,6 +13,15 @@ layers = keras.layers
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+def three_classes():
+    """Three classes of 8-wide vectors, a little apart: (x, y)."""
+    random = np.random.default_rng(0)
+    y = random.integers(0, 3, 96)
+    centers = 1.5 * random.normal(size=(3, 8))
+    x = centers[y] + random.normal(size=(96, 8))
+    return x.astype("float32"), y
+
+
 def make_teacher(name="teacher", seed=0, shape=(8,), classes=3):
     keras.utils.set_random_seed(seed)
     return keras.Sequential(

@@ -110,8 +110,8 @@ def add_to(commands: Any) -> None:
         "--distillation-losses",
         choices=["auto", "none"],
         default="auto",
-        help="what comes beside the paper's loss: neighbour probability, or nothing "
-        "(default: auto, which is the former)",
+        help="what comes beside the paper's loss: neighbour probability (auto, the "
+        "default) or nothing",
     )
     for role in ("teacher", "student"):
         add(

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import warnings
 
 import keras
 import numpy as np
@@ -17,7 +16,6 @@ from keras_lpd import (
     neighbor_probability_loss,
 )
 from keras_lpd.models import cnn_student, cnn_teacher
-from keras_lpd.training.guard import SPREAD, Guard
 from keras_lpd.training.terms import PROBABILITY_FACTOR
 from tests.distiller.conftest import (
     cross_entropy,
@@ -810,54 +808,6 @@ def test_validation_in_fit_is_the_students(data, teacher, student):
     ]
 
 
-# Collapse
-
-
-def test_a_collapse_is_warned_of_once_with_the_remedy(data, teacher):
-    keras.utils.set_random_seed(1)
-    student = keras.Sequential(
-        [keras.Input((8,)), layers.Dense(6, name="features"), layers.Dense(3)]
-    )
-    distiller = LPDistiller(teacher, student, gamma=1000.0, distillation_losses=None)
-    distiller.compile(keras.optimizers.Adam(0.02), cross_entropy())
-    with pytest.warns(UserWarning, match="collapsed.*smaller `gamma`") as caught:
-        history = fit(distiller, *data, epochs=40).history
-    assert len([w for w in caught if "collapsed" in str(w.message)]) == 1
-    assert history["feature_spread"][-1] < 0.1 * history["feature_spread"][0]
-
-
-@pytest.mark.parametrize("fits", [1, 6])
-def test_a_quick_collapse_is_warned_of(data, teacher, fits):
-    """Within the first epoch, or over several calls of `fit`."""
-    x, y = np.tile(data[0], (10, 1)), np.tile(data[1], 10)
-    keras.utils.set_random_seed(1)
-    student = keras.Sequential(
-        [keras.Input((8,)), layers.Dense(6, name="features"), layers.Dense(3)]
-    )
-    distiller = LPDistiller(teacher, student, gamma=1000.0, distillation_losses=None)
-    distiller.compile(keras.optimizers.Adam(0.03 / fits), cross_entropy())
-    with pytest.warns(UserWarning, match="collapsed") as caught:
-        for _ in range(fits):
-            fit(distiller, x, y, batch_size=8)
-    assert len([w for w in caught if "collapsed" in str(w.message)]) == 1
-
-
-def test_a_collapse_of_what_had_spread_out_is_warned_of():
-    """Measured against the largest spread, however small it was at the first batch."""
-    guard = Guard([])
-    logs = [{SPREAD: value} for value in (0.1, 8.0, 9.0, 1.0, 0.89, 0.5)]
-    guard.on_train_begin()
-    guard.on_train_batch_end(0, logs[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for epoch in range(1, 4):
-            guard.on_epoch_end(epoch, logs[epoch])
-    with pytest.warns(UserWarning, match="is 0.89, under 10% of the 9 it") as caught:
-        for epoch in (4, 5):
-            guard.on_epoch_end(epoch, logs[epoch])
-    assert len(caught) == 1
-
-
 def test_a_callback_list_is_taken_as_it_is(data, teacher, student):
     distiller = LPDistiller(teacher, student)
     distiller.compile("adam", cross_entropy())
@@ -868,13 +818,6 @@ def test_a_callback_list_is_taken_as_it_is(data, teacher, student):
     callbacks = keras.callbacks.CallbackList([count], add_history=True, model=distiller)
     distiller.fit(*data, epochs=2, callbacks=callbacks, verbose=0)
     assert epochs == [0, 1]
-
-
-def test_a_healthy_training_is_not_warned_of(data, teacher, student):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        fit(LPDistiller(teacher, student), *data, epochs=5)
-    assert not [w for w in caught if "collapsed" in str(w.message)]
 
 
 def test_a_last_batch_of_one(data, teacher, student):
