@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_lpd.cli.arguments import Options
 from keras_lpd.cli.models import input_shape
-from keras_lpd.datasets import IMAGE_SETS, NAMES, Arrays, held_out, load_arrays, resized
+from keras_lpd.datasets import IMAGE_SETS, Arrays, held_out, load_arrays, resized
 from keras_lpd.features import is_graph
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -35,7 +35,7 @@ def load_data(options: Options, model: keras.Model) -> Arrays:
             them where it wants one.
     """
     name, shape = options.dataset, input_shape(model)
-    if name in (*NAMES, *IMAGE_SETS):
+    if name in ("digits", *IMAGE_SETS):
         return load_arrays(name, options.data_dir, options.image_size)
     path = pathlib.Path(name)
     if path.suffix == ".npz":

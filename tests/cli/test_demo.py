@@ -1,16 +1,12 @@
 """`keras-lpd demo`."""
 
-import sys
-
 import keras
 import numpy as np
-import pytest
 
 from keras_lpd.cli import main
 
 
 def test_it_prints_the_table_and_what_comes_next(tmp_path, capfd):
-    pytest.importorskip("sklearn")
     out = tmp_path / "demo"
     assert main(["demo", "--epochs", "1", "--out", str(out)]) == 0
     shown = capfd.readouterr().out
@@ -31,9 +27,3 @@ def test_a_folder_that_is_taken_is_refused_first(tmp_path, only_error, monkeypat
     (tmp_path / "notes.txt").write_text("mine")
     assert main(["demo", "--out", str(tmp_path)]) == 1
     assert "Choose another --out" in only_error()
-
-
-def test_without_scikit_learn_it_says_what_to_install(monkeypatch, only_error):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    assert main(["demo"]) == 1
-    assert "pip install 'keras-lpd" in only_error()
