@@ -323,26 +323,31 @@ def make(run: Run, lesson: Lesson, steps: int) -> tuple[keras.Model, keras.Model
 
 def train(run: Run, lesson: Lesson, splits, teacher_test: np.ndarray | None) -> dict:
     """Trains one student; gives its scores."""
-    start = time.time()
-    keras.backend.clear_session()
     epochs = run.cell.epochs
-    steps = len(lesson.labels) // BATCH
-    fitted, student = make(run, lesson, steps * epochs)
-    batches = lesson.batches(run.seed, epochs, with_teacher=fitted is not student)
-    history = fitted.fit(batches, verbose=0).history
-    scores = sweep.outcome(run, fitted, student, history, epochs=epochs)
-    scored = sweep.in_float32(
-        student, lambda: STUDENTS[run.cell.student].make(lesson.image_shape)
-    )
-    scores |= sweep.accuracies(scored, splits)
-    if teacher_test is not None:
-        extract = FeatureExtractor(scored, ["features"])
+    steps = epochs * (len(lesson.labels) // BATCH)
+
+    def neighbors(student: keras.Model) -> dict[str, float]:
+        if teacher_test is None:
+            return {}
+        extract = FeatureExtractor(student, ["features"])
         learned = predicted(extract, scaled(splits["test"][0]), "features")
-        scores["kept"] = neighbor_overlap(teacher_test, learned, NEIGHBORS)
-        scores["trustworthiness"] = trustworthiness(
-            teacher_test[:2000], learned[:2000], NEIGHBORS
-        )
-    return scores | {"seconds": time.time() - start}
+        few = slice(2000)
+        return {
+            "kept": neighbor_overlap(teacher_test, learned, NEIGHBORS),
+            "trustworthiness": trustworthiness(
+                teacher_test[few], learned[few], NEIGHBORS
+            ),
+        }
+
+    return sweep.train(
+        run,
+        lambda: make(run, lesson, steps),
+        lambda with_teacher: lesson.batches(run.seed, epochs, with_teacher),
+        lambda: STUDENTS[run.cell.student].make(lesson.image_shape),
+        splits,
+        neighbors,
+        epochs=epochs,
+    )
 
 
 # Many of them

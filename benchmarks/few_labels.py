@@ -22,7 +22,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import time
 from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -357,19 +356,14 @@ def make(run: Run, lesson: Lesson, steps: int) -> tuple[keras.Model, keras.Model
 
 def train(run: Run, lesson: Lesson, steps: int, splits: dict[str, Split]) -> dict:
     """Trains one student; gives its scores."""
-    start = time.time()
-    keras.backend.clear_session()
-    fitted, student = make(run, lesson, steps)
-    batches = lesson.batches(
-        run.seed, run.cell.labels, steps, with_teacher=fitted is not student
+    labels = run.cell.labels
+    return sweep.train(
+        run,
+        lambda: make(run, lesson, steps),
+        lambda with_teacher: lesson.batches(run.seed, labels, steps, with_teacher),
+        lambda: cnn_student(lesson.image_shape, lesson.classes),
+        splits_of(splits, run.cell.teacher),
     )
-    history = fitted.fit(batches, verbose=0).history
-    scores = sweep.outcome(run, fitted, student, history)
-    scored = sweep.in_float32(
-        student, lambda: cnn_student(lesson.image_shape, lesson.classes)
-    )
-    scores |= sweep.accuracies(scored, splits_of(splits, run.cell.teacher))
-    return scores | {"seconds": time.time() - start}
 
 
 # Many of them

@@ -301,10 +301,32 @@ def make_fitted(
     return fitted, student
 
 
-def outcome(
-    run: Run, fitted: keras.Model, student: keras.Model, history: dict, **more: Any
+def train(
+    run: Run,
+    make: Callable[[], tuple[keras.Model, keras.Model]],
+    batches: Callable[[bool], tf.data.Dataset],
+    make_student: Callable[[], keras.Model],
+    splits: dict[str, Split],
+    measure: Callable[[keras.Model], dict] = lambda student: {},
+    **more: Any,
 ) -> dict:
-    """What is written down of a training, before its scores."""
+    """Trains one student; gives what is written down of it.
+
+    Args:
+        run: Which training it is.
+        make: Makes what is fitted, and the student in it, as `make_fitted` does.
+        batches: Makes the batches, with the teacher's features or without.
+        make_student: Makes the student alone, for a copy in float32 that is scored.
+        splits: What it is scored on.
+        measure: Gives further scores of that copy.
+        **more: What else is written down.
+    """
+    start = time.time()
+    keras.backend.clear_session()
+    fitted, student = make()
+    history = fitted.fit(batches(fitted is not student), verbose=0).history
+    scored = make_student()
+    scored.set_weights(student.get_weights())
     return {
         "method": run.method,
         "weight": run.weight,
@@ -315,16 +337,10 @@ def outcome(
         "auxiliary": 0 if fitted is student else fitted.auxiliary_parameters(),
         "loss": history["loss"][-1],
         "spread": history.get("feature_spread", [None])[-1],
+        **accuracies(scored, splits),
+        **measure(scored),
+        "seconds": time.time() - start,
     }
-
-
-def in_float32(
-    student: keras.Model, make_student: Callable[[], keras.Model]
-) -> keras.Model:
-    """A copy of the student to be scored."""
-    copy = make_student()
-    copy.set_weights(student.get_weights())
-    return copy
 
 
 def accuracies(model: keras.Model, splits: dict[str, Split]) -> dict[str, float]:
