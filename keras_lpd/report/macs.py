@@ -9,23 +9,11 @@ import keras
 import tensorflow as tf
 
 from keras_lpd.quiet import quietly
-from keras_lpd.report.complexity import products
+from keras_lpd.report.counting import PRODUCTS, check, products
 from keras_lpd.report.measuring import compiled_for
 
-_PRODUCTS = (
-    "Conv2D",
-    "Conv2DBackpropInput",  # a transposed convolution
-    "Conv3D",
-    "DepthwiseConv2dNative",
-    "MatMul",
-    "BatchMatMul",
-    "BatchMatMulV2",
-    "BatchMatMulV3",
-)
-"""Where the profiler counts two operations for each product that is added up."""
-
-_UNKNOWN = ("Conv3DBackpropInputV2", "CudnnRNN", "SparseTensorDenseMatMul")
-"""What makes products too, of which neither the profiler nor we know how many."""
+_BY_HAND = ("Einsum", "Conv3DBackpropInputV2")
+"""Products of which the profiler does not know how many there are."""
 
 
 def graph_of(model: keras.Model, sample: Any) -> Any:
@@ -52,14 +40,15 @@ def macs(graph: Any) -> int:
     (`tf.compat.v1.profiler`) counts for these nodes, of which one half are the
     products and the other their sums; padding is counted as if it were data. Biases,
     activations, pooling and normalization, where the profiler counts too, are left
-    out. `Einsum`, which it does not know, is counted as `multiplications` does.
+    out. `Einsum` and transposed convolutions in three dimensions, which it does not
+    know, are counted as `multiplications` does.
 
     Args:
         graph: What `graph_of` gives.
 
     Raises:
         ValueError: If there are loops, branches or compiled functions in the graph, or
-            operations of which nobody knows the products.
+            operations of which nobody knows the products, or their sizes.
 
     Example:
 
@@ -69,24 +58,17 @@ def macs(graph: Any) -> int:
     counted = _profile(graph)
     total = 0
     for op in graph.get_operations():
-        if any(attribute.type == "func" for attribute in op.op_def.attr):
-            raise ValueError(f"the profiler does not see into '{op.name}' ({op.type})")
-        if op.type.startswith(_UNKNOWN):
-            raise ValueError(f"the profiler does not know '{op.name}' ({op.type})")
-        if _goes_by_hand(op):
-            total += products(op)
-        elif op.type in _PRODUCTS:
-            total += counted.get(op.name, 0) // 2
+        check(op)
+        if op.type in PRODUCTS:
+            by_hand = products(op)  # refuses sizes that nobody knows
+            total += by_hand if _goes_by_hand(op) else counted.get(op.name, 0) // 2
     return total
 
 
 def _goes_by_hand(op: Any) -> bool:
-    if op.type == "Einsum":
-        if b"..." in op.get_attr("equation"):
-            raise ValueError(f"the sizes in '{op.name}' (Einsum) are not all named")
-        return True
-    # The profiler takes the wrong one of its sizes there.
-    return op.type.startswith("BatchMatMul") and op.get_attr("adj_x")
+    # The profiler takes the wrong size of the first matrix, if that is transposed.
+    wrong = op.type.startswith("BatchMatMul") and op.get_attr("adj_x")
+    return op.type in _BY_HAND or wrong
 
 
 def _profile(graph: Any) -> dict[str, int]:

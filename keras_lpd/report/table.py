@@ -10,7 +10,10 @@ from typing import Any
 
 
 class Table:
-    """Rows that print as text, in a notebook, as Markdown and as JSON."""
+    """Rows that print as text, in a notebook, as Markdown and as JSON.
+
+    Subclasses are dataclasses.
+    """
 
     rows: list[Any]
 
@@ -24,7 +27,7 @@ class Table:
 
     def facts(self) -> dict[str, Any]:
         """What goes into the JSON."""
-        return {"rows": [dataclasses.asdict(row) for row in self.rows]}
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     def cell(self, name: str, value: Any) -> str:
         """The attribute `name` of a row as it is printed; `None` leaves it empty."""
@@ -73,6 +76,7 @@ class Table:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """A table in Markdown, whatever is in its cells."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)

@@ -42,6 +42,7 @@ def test_a_small_cnn_by_hand():
         ((3, 3, 3, 2), layers.Conv3D(4, 2), 8 * 4 * 8 * 2),
         # Each input goes into all of the kernel.
         ((4, 4, 2), layers.Conv2DTranspose(3, 2, strides=2), 4 * 4 * 2 * 3 * 2 * 2),
+        ((3, 3, 3, 2), layers.Conv3DTranspose(4, 2), 27 * 2 * 4 * 8),
         ((5, 3), layers.Dense(4), 5 * 3 * 4),
         ((4,), layers.Embedding(10, 3), 0),
         ((5, 3), layers.LSTM(2, unroll=True), 5 * (3 + 2) * 2 * 4),
@@ -65,16 +66,28 @@ def test_products_with_the_first_matrix_transposed():
     assert macs(graph.get_concrete_function(spec).graph) == 2 * 5 * 5 * 3
 
 
-@pytest.mark.parametrize(
-    "shape, layer, why",
-    [
-        ((5, 3), layers.LSTM(2), "While"),
-        ((3, 3, 3, 2), layers.Conv3DTranspose(2, 2), "Conv3DBackpropInput"),
-    ],
-)
-def test_what_cannot_be_counted(shape, layer, why):
-    with pytest.raises(ValueError, match=why):
-        counted(sequential(shape, layer), *shape)
+def test_products_of_the_newer_operation():
+    for transposed, shape in ((False, (2, 3, 5)), (True, (2, 5, 3))):
+        graph = tf.function(
+            lambda x, y, flag=transposed: tf.raw_ops.BatchMatMulV3(
+                x=x, y=y, Tout=tf.float32, adj_x=flag
+            )
+        )
+        specs = tf.TensorSpec(shape), tf.TensorSpec((2, 5, 7))
+        assert macs(graph.get_concrete_function(*specs).graph) == 2 * 3 * 5 * 7
+
+
+def test_dots_in_an_einsum():
+    class Dots(layers.Layer):
+        def call(self, x):
+            return tf.einsum("...ij,jk->...ik", x, tf.ones((5, 6)))
+
+    assert counted(sequential((2, 4, 5), Dots()), 2, 4, 5) == 2 * 4 * 5 * 6
+
+
+def test_what_cannot_be_counted():
+    with pytest.raises(ValueError, match="While"):
+        counted(sequential((5, 3), layers.LSTM(2)), 5, 3)
 
 
 def test_functions_run_as_before():

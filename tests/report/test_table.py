@@ -43,6 +43,11 @@ def test_markdown():
     assert markdown(["a"], [["b"]]) == "| a |\n| --- |\n| b |"
 
 
+def test_markdown_with_bars_in_the_cells():
+    table = Numbers([Row("a|b", 1)]).to_markdown()
+    assert table.splitlines()[-1] == "| a\\|b | 1 |"
+
+
 def test_html_is_escaped():
     html = TABLE._repr_html_()
     assert "<th>a &lt;number&gt;</th>" in html

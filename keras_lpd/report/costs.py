@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -22,10 +21,8 @@ from keras_lpd.losses import (
     RelationalKnowledge,
     SimilarityPreserving,
 )
-from keras_lpd.neighbors import channel_axis
+from keras_lpd.report.formulas import COSTS, Shape
 from keras_lpd.report.table import Table
-
-Shape = tuple[int, ...]
 
 METHODS: dict[str, FeatureLoss] = {
     "hint (dense)": Hint("dense"),
@@ -109,10 +106,6 @@ class Complexity(Table):
             f"{self.batch_size:,}; bytes are weights and {self.optimizer}'s slots."
         )
 
-    def facts(self) -> dict[str, Any]:
-        facts = {"batch_size": self.batch_size, "optimizer": self.optimizer}
-        return {**facts, **super().facts()}
-
 
 def complexity(
     teacher: keras.Model,
@@ -183,7 +176,7 @@ def complexity(
     for one, other in _checked(pairs):
         shapes = _sample_shape(teacher, one), _sample_shape(student, other)
         for name, loss in losses:
-            cost = _COSTS[type(loss)](loss, batch_size, *shapes)
+            cost = COSTS[type(loss)](loss, batch_size, *shapes)
             if cost is not None:
                 rows.append(
                     ComplexityRow(
@@ -207,238 +200,16 @@ def complexity(
     return Complexity(rows, batch_size, type(optimizer).__name__)
 
 
-def multiplications(function: Callable[..., Any], *shapes: Sequence[int]) -> list[int]:
-    """Counts the multiplications in the graph that TensorFlow makes of a function.
-
-    They are counted as in `complexity`: of `MatMul`, `BatchMatMul`, `Einsum`, `Conv2D`,
-    `Conv3D` and depthwise convolutions each product, of `Mul`, `Square` and
-    `SquaredDifference` each element, but for single numbers.
-
-    Args:
-        function: Takes float32 tensors of these shapes.
-        *shapes: Shapes of its inputs, with all sizes known.
-
-    Returns:
-        A number for each input: multiplications that depend on it, but on none of
-        the inputs after it. Their sum is the total.
-
-    Raises:
-        ValueError: If a size in the graph is unknown, or if the graph has loops,
-            branches or calls of other graphs in it.
-
-    Example:
-
-    >>> multiplications(lambda x: x @ np.ones((3, 5), "float32"), (2, 3))
-    [30]
-    >>> per_batch = multiplications(student, (128, 8, 8, 1))
-    """
-    import tensorflow as tf
-
-    graph = (
-        tf.function(lambda *tensors: function(*tensors), autograph=False)
-        .get_concrete_function(*(tf.TensorSpec(tuple(shape)) for shape in shapes))
-        .graph
-    )
-    counts = [0] * len(shapes)
-    given = {tensor.op.name: i for i, tensor in enumerate(graph.inputs[: len(shapes)])}
-    depends = dict(given)  # on which of the inputs, the last of them; -1: on none
-    for op in graph.get_operations():  # in the order in which they were made
-        if op.name not in given:
-            before = (depends[tensor.op.name] for tensor in op.inputs)
-            depends[op.name] = max(before, default=-1)
-            if depends[op.name] >= 0:
-                counts[depends[op.name]] += products(op)
-    return counts
-
-
-def products(op: Any) -> int:
-    """How many multiplications an operation of TensorFlow's makes."""
-    if any(attribute.type == "func" for attribute in op.op_def.attr):
-        raise ValueError(
-            f"Multiplications inside '{op.name}' ({op.type}) can't be counted. Pass a "
-            "function without loops, branches and calls of compiled functions."
-        )
-
-    def size(*sizes: int | None) -> int:
-        if None in sizes:
-            raise ValueError(
-                f"The sizes of '{op.name}' ({op.type}) are not all known: {sizes}. "
-                "Give the function's inputs, and the model's, fixed sizes."
-            )
-        return math.prod(sizes)  # type: ignore[arg-type]
-
-    if op.type in ("Mul", "Square", "SquaredDifference"):
-        result = op.outputs[0]
-        counts = result.dtype.is_floating and result.shape.rank != 0
-        return size(*result.shape) if counts else 0
-    if op.type in ("MatMul", "BatchMatMul", "BatchMatMulV2"):
-        flag = "transpose_a" if op.type == "MatMul" else "adj_x"
-        inner = op.inputs[0].shape[-2 if op.get_attr(flag) else -1]
-        return size(*op.outputs[0].shape, inner)
-    if op.type == "Einsum":
-        terms = op.get_attr("equation").decode().split("->")[0].split(",")
-        sizes: dict[str, int | None] = {}
-        for term, tensor in zip(terms, op.inputs):
-            sizes.update(zip(term, tensor.shape))
-        return size(*sizes.values())
-    if op.type in ("Conv2D", "Conv3D"):
-        return size(*op.outputs[0].shape, *op.inputs[1].shape[:-1])
-    if op.type == "DepthwiseConv2dNative":
-        return size(*op.outputs[0].shape, *op.inputs[1].shape[:2])
-    return 0
-
-
-# The formulas. All are for one sample of a batch of m; t and s are the shapes of a
-# sample's features, teacher's and student's. Each follows its loss line by line.
-
-
-class _Cost(NamedTuple):
-    parameters: int
-    teacher: int
-    student: int
-
-
-def _hint(loss: Hint, m: int, t: Shape, s: Shape) -> _Cost | None:
-    maps = len(t) == len(s) == 3
-    compared = math.prod(t)
-    if loss.regressor == "dense" or (loss.regressor == "auto" and not maps):
-        products = math.prod(s) * compared
-        return _Cost(products + compared, 0, products + compared)
-    if not maps:
-        return None
-    (*to, units), (*size, channels) = _map(t), _map(s)
-    if any(small > large for small, large in zip(to, size)):
-        return None
-    kernel = [3, 3] if to == size else [n - small + 1 for small, n in zip(to, size)]
-    weights = math.prod(kernel) * channels * units
-    return _Cost(weights + units, 0, weights * math.prod(to) + compared)
-
-
-def _attention(loss: AttentionTransfer, m: int, t: Shape, s: Shape) -> _Cost | None:
-    if not len(t) == len(s) == 3:
-        return None
-    rows, columns = (min(sizes) for sizes in zip(_map(t)[:2], _map(s)[:2]))
-
-    def side(shape: Shape) -> int:
-        height, width, _ = _map(shape)
-        # Einsum averages first along the axis that leaves less behind.
-        first_rows = rows * width * (height + columns)
-        first_columns = height * columns * (width + rows)
-        _, averaging = min(
-            (m * rows * width - rows * height, first_rows),
-            (m * height * columns - columns * width, first_columns),
-        )
-        return math.prod(shape) + averaging + _unit_vectors(rows * columns)
-
-    return _Cost(0, side(t), side(s) + rows * columns)
-
-
-def _similarity(loss: SimilarityPreserving, m: int, t: Shape, s: Shape) -> _Cost:
-    def side(width: int) -> int:
-        return m * width + _unit_vectors(m)
-
-    return _Cost(0, side(math.prod(t)), side(math.prod(s)) + m)
-
-
-def _relational(loss: RelationalKnowledge, m: int, t: Shape, s: Shape) -> _Cost:
-    teacher = student = 0
-    widths = math.prod(t), math.prod(s)
-    if loss.distance_weight:
-        teacher, student = (_distances(m, width) for width in widths)
-        student += 2 * m  # Huber
-    if loss.angle_weight:
-        sides = [m * d + _distances(m, d) + 2 * m * m for d in widths]
-        teacher, student = teacher + sides[0], student + sides[1] + 2 * m * m
-    return _Cost(0, teacher, student)
-
-
-def _probability(loss: ProbabilisticTransfer, m: int, t: Shape, s: Shape) -> _Cost:
-    def side(width: int) -> int:
-        return _unit_vectors(width) + m * width
-
-    return _Cost(0, side(math.prod(t)), side(math.prod(s)) + m)
-
-
-def _correlation(loss: CorrelationCongruence, m: int, t: Shape, s: Shape) -> _Cost:
-    def side(width: int) -> int:
-        return _unit_vectors(width) + m * width + (2 * loss.order + 1) * m
-
-    return _Cost(0, side(math.prod(t)), side(math.prod(s)) + m)
-
-
-def _locality(loss: LocalityPreserving, m: int, t: Shape, s: Shape) -> _Cost:
-    k = min(loss.k, m - 1)
-    width = _width(s, loss.pooling)
-    student = k * width + k
-    if loss.normalize == "l2":
-        student += _unit_vectors(width)
-    elif loss.normalize == "spread":
-        student += width
-    return _Cost(0, _neighbors(m, _width(t, loss.pooling), k), student)
-
-
-def _neighbor_probability(
-    loss: NeighborProbability, m: int, t: Shape, s: Shape
-) -> _Cost:
-    k = min(loss.k, m - 1)
-    width = _width(s, loss.pooling)
-    student = _unit_vectors(width) + m * width + k
-    return _Cost(0, _neighbors(m, _width(t, loss.pooling), k), student)
-
-
-_COSTS: dict[type, Callable[..., _Cost | None]] = {
-    Hint: _hint,
-    AttentionTransfer: _attention,
-    SimilarityPreserving: _similarity,
-    RelationalKnowledge: _relational,
-    ProbabilisticTransfer: _probability,
-    CorrelationCongruence: _correlation,
-    LocalityPreserving: _locality,
-    NeighborProbability: _neighbor_probability,
-}
-
-
-def _unit_vectors(width: int) -> int:
-    return 2 * width
-
-
-def _distances(m: int, width: int) -> int:
-    """`pairwise_squared_distances`: the products, -2x, and both sides' squares."""
-    return (m + 3) * width
-
-
-def _neighbors(m: int, width: int, k: int) -> int:
-    """`nearest_neighbors`: all distances, and those of the nearest once more."""
-    return _distances(m, width) + k * width
-
-
-def _width(shape: Shape, pooling: str | None) -> int:
-    """How wide `as_vectors` makes the features."""
-    if pooling is None or len(shape) == 1:
-        return math.prod(shape)
-    return shape[channel_axis(len(shape) + 1) - 1]
-
-
-def _map(shape: Shape) -> tuple[int, int, int]:
-    """Height, width and channels of a feature map."""
-    sizes = list(shape)
-    channels = sizes.pop(channel_axis(4) - 1)
-    return sizes[0], sizes[1], channels
-
-
-# The arguments of `complexity`.
-
-
 def _chosen(methods: Sequence[str | FeatureLoss]) -> list[tuple[str, FeatureLoss]]:
     if isinstance(methods, (str, FeatureLoss)):
         methods = [methods]
     losses = []
     for method in methods:
         loss: Any = METHODS.get(method) if isinstance(method, str) else method
-        if type(loss) not in _COSTS:
+        if type(loss) not in COSTS:
             raise ValueError(
                 f"`methods` must be names among {list(METHODS)}, or losses out of "
-                f"{[kind.__name__ for kind in _COSTS]}. Received: {method!r}. The "
+                f"{[kind.__name__ for kind in COSTS]}. Received: {method!r}. The "
                 "multiplications of other losses can be counted by `multiplications`."
             )
         losses.append((method if isinstance(method, str) else loss.name, loss))
