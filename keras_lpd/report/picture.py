@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keras_lpd.beside import written_beside
-
-if TYPE_CHECKING:
-    from keras_lpd.report.compare import Comparison, ModelRow
+from keras_lpd.report.rows import ModelRow
 
 _SIZES = {
     "parameters": "parameters",
@@ -20,16 +18,30 @@ _MARKERS = "*osDv^PX<>"
 
 
 def draw(
-    comparison: Comparison, path: str | os.PathLike[str] | None, against: str
+    rows: list[ModelRow],
+    teacher: str | None,
+    k: int,
+    chance: float | None,
+    path: str | os.PathLike[str] | None,
+    against: str,
 ) -> Any:
-    """Accuracy against size, and the overlap with the teacher; see `Comparison.plot`"""
+    """Accuracy against size, and the overlap with the teacher.
+
+    Args:
+        rows: What is known of each model.
+        teacher: The name of the teacher, if there is one.
+        k: How many neighbours the overlap is of.
+        chance: The overlap of a model that knows nothing.
+        path: As for `Comparison.plot`.
+        against: Likewise.
+    """
     if against not in _SIZES:
         raise ValueError(
             f"`against` must be one of {list(_SIZES)}. Received: against={against!r}"
         )
     shown = [
         row
-        for row in comparison.rows
+        for row in rows
         if row.accuracy is not None and getattr(row, against) is not None
     ]
     if not shown:
@@ -45,18 +57,14 @@ def draw(
             "`pip install 'keras-lpd[examples]'`."
         ) from error
 
-    kept = [
-        row
-        for row in comparison.rows
-        if row.overlap is not None and row.name != comparison.teacher
-    ]
+    kept = [row for row in rows if row.overlap is not None and row.name != teacher]
     looks = {
         row.name: {"marker": _MARKERS[i % len(_MARKERS)], "color": f"C{i % 10}"}
-        for i, row in enumerate(comparison.rows)
+        for i, row in enumerate(rows)
     }
     panels = 1 + bool(kept)
-    # Made by pyplot, so that a notebook knows how to show it; then let go of, so that
-    # it is shown once, and forgotten when nobody has it any more.
+    # Made by pyplot, for the backend that is in use; then let go of, so that a notebook
+    # shows it once, and it is forgotten when nobody has it any more.
     figure, axes = plt.subplots(
         1,
         panels,
@@ -69,7 +77,8 @@ def draw(
     left, *right = axes[0]
     _draw_accuracy(left, shown, against, looks)
     if kept:
-        _draw_overlap(right[0], kept, comparison, looks)
+        _draw_overlap(right[0], kept, chance, looks)
+        right[0].set_xlabel(f"neighbours of '{teacher}' kept, k={k}")
     if path is not None:
         path = pathlib.Path(path)
         with written_beside(path) as part:
@@ -105,17 +114,16 @@ def _draw_accuracy(
 
 
 def _draw_overlap(
-    axes: Any, rows: list[ModelRow], comparison: Comparison, looks: dict[str, Any]
+    axes: Any, rows: list[ModelRow], chance: float | None, looks: dict[str, Any]
 ) -> None:
     places = range(len(rows))
     for place, row in zip(places, rows):
         color = looks[row.name]["color"]
         axes.barh(place, row.overlap, height=0.5, color=color, alpha=0.35)
         axes.plot(row.overlap, place, markersize=9, **looks[row.name])
-    axes.axvline(comparison.chance, color="grey", linestyle=":", label="by chance")
+    axes.axvline(chance, color="grey", linestyle=":", label="by chance")
     axes.set_yticks(places, [row.name for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1)
-    axes.set_xlabel(f"neighbours of '{comparison.teacher}' kept, k={comparison.k}")
     axes.grid(axis="x", alpha=0.3)
     axes.legend()

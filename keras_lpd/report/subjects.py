@@ -119,6 +119,8 @@ class Subject:
 
 
 def _loaded(name: str, path: str | os.PathLike[str]) -> Any:
+    import keras_lpd.models  # noqa: F401  # Registers the layers of its own.
+
     path = pathlib.Path(path)
     if path.suffix == ".tflite":
         raise ValueError(
@@ -133,6 +135,13 @@ def _loaded(name: str, path: str | os.PathLike[str]) -> Any:
 
 def _model_of(name: str, value: Any) -> keras.Model:
     if isinstance(value, LPDistiller) and hasattr(value, "strip"):
+        if "quantize" in value.methods:
+            raise ValueError(
+                f"The student of '{name}' is on its way to a LiteRT file, and comes "
+                "out as no model of Keras 3. Write the file with `keras_lpd.compress."
+                "to_litert(distiller.strip(), path, 'int8')`, and measure it with "
+                "`keras_lpd.compress.evaluate_litert`."
+            )
         raise ValueError(
             f"The student of '{name}' is still being compressed. Compare the result: "
             f"{{'{name}': distiller.strip()}}."
