@@ -14,8 +14,8 @@ import keras
 import numpy as np
 
 from keras_lpd.arguments import as_integer
+from keras_lpd.compress.litert_cost import measure
 from keras_lpd.compress.litert_file import LiteRTFile, check_mark
-from keras_lpd.compress.measuring import measure
 from keras_lpd.compress.signature import Signature
 from keras_lpd.distiller import LPDistiller
 from keras_lpd.features import own_inputs

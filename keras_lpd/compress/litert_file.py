@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_lpd.compress.measuring import broken, open_interpreter
+from keras_lpd.compress.litert_cost import broken, open_interpreter
 from keras_lpd.compress.signature import by_name
 from keras_lpd.quiet import quietly
 

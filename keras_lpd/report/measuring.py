@@ -6,15 +6,13 @@ import math
 import pathlib
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-_SECONDS = 3.0
-_WARM_UP = 10
+from keras_lpd.timing import times
 
 
 def compiled_for(function: Callable[[Any], Any], sample: Any, rows: Any = 1) -> Any:
@@ -36,12 +34,10 @@ class Latency(NamedTuple):
 
     Args:
         milliseconds: The median.
-        runs: Of how many runs, after those that warm up.
         device: Where it ran: `"CPU"` or `"GPU"`.
     """
 
     milliseconds: float
-    runs: int
     device: str
 
 
@@ -61,14 +57,8 @@ def latency(model: keras.Model, sample: Any, runs: int) -> Latency:
         return [tf.convert_to_tensor(one).numpy() for one in outputs]  # waits for it
 
     device = tf.DeviceSpec.from_string(keras.tree.flatten(inference(sample))[0].device)
-    for _ in range(_WARM_UP):
-        run()
-    times: list[float] = []
-    while not times or (len(times) < runs and sum(times) < _SECONDS):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return Latency(1000 * statistics.median(times), len(times), device.device_type)
+    milliseconds = 1000 * statistics.median(times(run, runs))
+    return Latency(milliseconds, device.device_type)
 
 
 def file_bytes(model: keras.Model) -> tuple[int, str]:

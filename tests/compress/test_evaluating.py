@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from keras_lpd import LPDistiller
 from keras_lpd.compress import evaluate_litert, to_litert
+from keras_lpd.compress.litert_cost import measure, open_interpreter
 from keras_lpd.compress.litert_file import LiteRTFile
-from keras_lpd.compress.measuring import measure, open_interpreter
 from keras_lpd.models import cnn_teacher
 
 L = keras.layers

@@ -10,14 +10,20 @@ import contextlib
 import functools
 import json
 import os
+import pathlib
+import runpy
+import statistics
 import subprocess
 import sys
-import time
 import warnings
 from typing import Any, NamedTuple
 
-_SECONDS = 3.0
-_WARM_UP = 10
+if __name__ == "__main__":  # The package would bring Keras along, its file does not.
+    times = runpy.run_path(str(pathlib.Path(__file__).parents[1] / "timing.py"))[
+        "times"
+    ]
+else:
+    from keras_lpd.timing import times
 
 
 class Cost(NamedTuple):
@@ -106,9 +112,10 @@ def _measure_here(path: str, runs: int) -> Cost:
     latencies, least = {}, runs
     for threads in (1, 2):
         interpreter = open_interpreter(path, threads)
-        times = _times(interpreter, runs)
-        latencies[threads] = 1000.0 * sorted(times)[len(times) // 2]
-        least = min(least, len(times))
+        _run(interpreter)
+        found = times(interpreter.invoke, runs)
+        latencies[threads] = 1000.0 * statistics.median(found)
+        least = min(least, len(found))
     memory = None if before is None or after is None else after - before
     return Cost(latencies, least, memory)
 
@@ -120,19 +127,6 @@ def _run(interpreter: Any) -> None:
     for one in interpreter.get_input_details():
         interpreter.set_tensor(one["index"], np.zeros(one["shape"], one["dtype"]))
     interpreter.invoke()
-
-
-def _times(interpreter: Any, runs: int) -> list[float]:
-    """Seconds of each run."""
-    _run(interpreter)
-    times: list[float] = []
-    while len(times) <= _WARM_UP or (
-        len(times) < _WARM_UP + runs and sum(times) < _SECONDS
-    ):
-        start = time.perf_counter()
-        interpreter.invoke()
-        times.append(time.perf_counter() - start)
-    return times[_WARM_UP:]
 
 
 def _forget_peak() -> None:
