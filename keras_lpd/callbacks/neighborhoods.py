@@ -36,7 +36,8 @@ class NeighborhoodMetrics(WatchingCallback):
         k: How many neighbours. Defaults to 10.
         max_samples: How many samples are used, the first ones: at least one more
             than twice `k`. Defaults to 2,000.
-        every: After how many epochs; after the first and the last in any case.
+        every: After how many epochs; after the first in any case, and after the last
+            unless a callback that comes later in the list stops the training there.
             Defaults to 1.
         **models: Where the model that is fitted is no `LPDistiller`, but the student
             itself: `teacher`, and `teacher_layer`, `student_layer`,

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_lpd.callbacks.watched import View, WatchingCallback
 from keras_lpd.metrics import Neighborhoods, neighbor_overlap
-from keras_lpd.tensorboard.tags import MEAN_OVERLAP, OVERLAP, SAMPLES, THUMBNAILS
+from keras_lpd.tensorboard import tags
 
 
 class EmbeddingProjector(WatchingCallback):
@@ -49,7 +49,7 @@ class EmbeddingProjector(WatchingCallback):
             `NeighborhoodMetrics`.
 
     Raises:
-        ImportError: If TensorBoard is not installed.
+        ImportError: If TensorBoard or Pillow is not installed.
         TypeError: If `dataset` is of another kind.
         ValueError: If there is no teacher, if there are too few samples, or if an
             argument does not fit.
@@ -169,13 +169,14 @@ class EmbeddingProjector(WatchingCallback):
             },
         }
         taught = self.teacher_neighborhoods
+        predicted = self._predictions(student).get("teacher")
         return {
-            SAMPLES: json.dumps(about),
-            THUMBNAILS: sheet and sheet.png,
-            "teacher/neighbors": taught.indices.astype("int32"),
-            "teacher/distances": taught.distances.astype("float32"),
-            "teacher/map": self._teacher_map,
-            "teacher/predictions": _as_int32(self._predictions(student).get("teacher")),
+            tags.SAMPLES: json.dumps(about),
+            tags.THUMBNAILS: sheet and sheet.png,
+            tags.TEACHER_NEIGHBORS: taught.indices.astype("int32"),
+            tags.TEACHER_DISTANCES: taught.distances.astype("float32"),
+            tags.TEACHER_MAP: self._teacher_map,
+            tags.TEACHER_PREDICTIONS: _as_int32(predicted),
         }
 
     def _changing(
@@ -185,12 +186,12 @@ class EmbeddingProjector(WatchingCallback):
         from keras_lpd.tensorboard.maps import flat_map
 
         return {
-            "student/neighbors": learned.indices.astype("int32"),
-            "student/distances": learned.distances.astype("float32"),
-            "student/map": flat_map(student.features, beside=self._teacher_map),
-            "student/predictions": _as_int32(student.classes),
-            OVERLAP: overlap.astype("float32"),
-            MEAN_OVERLAP: np.float32(overlap.mean()),
+            tags.STUDENT_NEIGHBORS: learned.indices.astype("int32"),
+            tags.STUDENT_DISTANCES: learned.distances.astype("float32"),
+            tags.STUDENT_MAP: flat_map(student.features, beside=self._teacher_map),
+            tags.STUDENT_PREDICTIONS: _as_int32(student.classes),
+            tags.OVERLAP: overlap.astype("float32"),
+            tags.MEAN_OVERLAP: np.float32(overlap.mean()),
         }
 
     def _columns(self, student: View, overlap: np.ndarray) -> dict[str, Any]:
@@ -221,7 +222,6 @@ def _require_tensorboard() -> None:
         package
         for module, package in (
             ("tensorboard", "tensorboard"),
-            ("sklearn", "scikit-learn"),
             ("PIL", "Pillow"),
         )
         if importlib.util.find_spec(module) is None

@@ -52,7 +52,9 @@ class WatchingCallback(keras.callbacks.Callback):
         dataset: The samples, held in memory: arrays `(x, y)`, or batches.
         k: How many neighbours.
         max_samples: How many samples of the data set are looked at, the first ones.
-        every: After how many epochs; after the first and the last one in any case.
+        every: After how many epochs; after the first in any case, and after the last
+            one if it is known for that by then: not if a callback that comes later in
+            the list stops the training.
         teacher: The teacher, where the model that is fitted has none.
         teacher_layer: The path of its feature layer.
         student_layer: The same for the student.

@@ -13,6 +13,15 @@ PLUGIN = "neighborhoods"
 
 SAMPLES = "samples"
 THUMBNAILS = "thumbnails"
+TEACHER_NEIGHBORS = "teacher/neighbors"
+TEACHER_DISTANCES = "teacher/distances"
+TEACHER_MAP = "teacher/map"
+TEACHER_PREDICTIONS = "teacher/predictions"
+
+STUDENT_NEIGHBORS = "student/neighbors"
+STUDENT_DISTANCES = "student/distances"
+STUDENT_MAP = "student/map"
+STUDENT_PREDICTIONS = "student/predictions"
 OVERLAP = "overlap"
 MEAN_OVERLAP = "mean_overlap"
 
