@@ -354,6 +354,8 @@ def test_floats_are_no_numbers_of_words(tmp_path):
 
 
 class Wrapped(LPDistiller):
+    methods = ("prune",)
+
     def strip(self):
         raise AssertionError("Whoever wrapped it has to say so.")
 
