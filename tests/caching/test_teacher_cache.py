@@ -23,6 +23,7 @@ from tests.caching.given import (
     features_of,
     flat_model,
     handed_out,
+    in_fresh_process,
     in_order,
     noisy,
     nothing_opens,
@@ -35,6 +36,8 @@ from tests.caching.given import (
     uncounted,
 )
 from tests.helpers import same
+
+layers = keras.layers
 
 # What is kept
 
@@ -418,3 +421,55 @@ def test_what_is_no_cache_does_not_open(tmp_path):
     assert nothing_opens(tmp_path)
     (tmp_path / "file").write_text("mine")
     assert nothing_opens(tmp_path / "file")
+
+
+# Memory
+
+
+def memory_peak():
+    """The most memory this process ever took, in MB.
+
+    Not by `resource.getrusage`: that begins with the peak of the parent.
+    """
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def memory_of_a_million(folder, count):
+    """Builds and attaches; gives by how much each of them raised the peak."""
+    keras.utils.set_random_seed(0)
+    teacher = keras.Sequential(
+        [keras.Input((64,)), layers.Dense(64, name="features"), layers.Dense(2)]
+    )
+
+    def sample(index):
+        seed = tf.stack([index, tf.constant(1, tf.int64)])
+        return tf.random.stateless_normal((64,), seed)
+
+    def build_and_attach(count):
+        data = tf.data.Dataset.range(count).map(sample, tf.data.AUTOTUNE)
+        peaks = [memory_peak()]
+        cache = TeacherCache.build(
+            teacher, data, folder / str(count), batch_size=1000, verbose=0
+        )
+        peaks.append(memory_peak())
+        seen = 0
+        for batch in cache.attach(data).batch(1000):
+            seen += len(batch["inputs"])
+        peaks.append(memory_peak())
+        assert seen == count
+        return np.diff(peaks)
+
+    build_and_attach(20_000)
+    return build_and_attach(count)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not pathlib.Path("/proc/self/status").exists(), reason="reads /proc"
+)
+def test_memory_does_not_grow_with_the_data(tmp_path):
+    """A million samples, whose features take 128 MB and which take 256 MB."""
+    built, attached = in_fresh_process(memory_of_a_million, tmp_path, 1_000_000)
+    assert built < 40
+    assert attached < 40
