@@ -17,10 +17,10 @@ from keras_lpd.arguments import as_integer
 from keras_lpd.compress.litert_cost import measure
 from keras_lpd.compress.litert_file import LiteRTFile, check_mark
 from keras_lpd.compress.signature import Signature
-from keras_lpd.distiller import LPDistiller
 from keras_lpd.features import own_inputs
 from keras_lpd.outputs import accuracy, chosen_classes, known_classes, threshold_of
 from keras_lpd.samples import Samples, at_most
+from keras_lpd.students import model_of
 
 AGREEMENT = 0.97
 """How often a quantised file should choose the class that the model chooses."""
@@ -161,8 +161,7 @@ def evaluate_litert(
     """
     runs = as_integer("runs", runs, least=1)
     most = at_most(max_samples, dataset)
-    if isinstance(model, (LPDistiller, keras.distillation.Distiller)):
-        model = model.student
+    model = model_of(model)
     check_mark(pathlib.Path(path))
     cost = measure(path, runs)  # A file that crashes does so over there.
     file = LiteRTFile(path)

@@ -110,6 +110,7 @@ class Comparison(Table):
 
         Example:
 
+        >>> from keras_lpd.report import compare
         >>> models = {"teacher": teacher, "student": student}
         >>> figure = compare(models, (x_train, y_train)).plot("compared.png")
         """

@@ -21,6 +21,7 @@ from keras_lpd.features import (
     own_inputs,
 )
 from keras_lpd.report.macs import graph_of
+from keras_lpd.students import is_being_compressed, model_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +135,8 @@ def _loaded(name: str, path: str | os.PathLike[str]) -> Any:
 
 
 def _model_of(name: str, value: Any) -> keras.Model:
-    if isinstance(value, LPDistiller) and hasattr(value, "strip"):
-        if "quantize" in value.methods:
+    if is_being_compressed(value):
+        if "quantize_aware" in value.methods:
             raise ValueError(
                 f"The student of '{name}' is on its way to a LiteRT file, and comes "
                 "out as no model of Keras 3. Write the file with `keras_lpd.compress."
@@ -146,7 +147,6 @@ def _model_of(name: str, value: Any) -> keras.Model:
             f"The student of '{name}' is still being compressed. Compare the result: "
             f"{{'{name}': distiller.strip()}}."
         )
-    if isinstance(value, (LPDistiller, keras.distillation.Distiller)):
-        value = value.student
-    check_model(f"model '{name}'", value)
-    return value
+    model = model_of(value)
+    check_model(f"model '{name}'", model)
+    return model
