@@ -1,11 +1,30 @@
 """Fixtures of several test files."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
 
 if keras.backend.backend() == "tensorflow":
-    import tests.devices  # noqa: F401  # for `tf.distribute`
+    import tests.devices as devices
+else:
+    devices = None
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: the garbage collector need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def let_go():
+    """After each file, the memory of what it traced: gigabytes, over all files."""
+    yield
+    if devices:
+        devices.forget_custom_gradients()
+    gc.collect()
 
 
 @pytest.fixture
