@@ -110,9 +110,8 @@ class LocalityPreserving(FeatureLoss):
     `default_weight`, 0.005, suits features of any width: on a validation split of
     Fashion-MNIST, weights from 0.005 to 0.15 did equally well with a student of 32
     features, while 0.05 gained nothing with one of 500, and 0.15 cost it more than a
-    point (`benchmarks/results/compare_methods.md`).
-    With every label at hand, random pairs did as well as the teacher's neighbours
-    (`benchmarks/results/default_gamma.md`).
+    point. With every label at hand, random pairs did as well as the teacher's
+    neighbours (`benchmarks/results/compare_methods.md`).
 
     Args:
         k: How many neighbours a sample has. Defaults to 5.
