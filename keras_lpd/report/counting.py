@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-ELEMENTWISE = ("Mul", "Square", "SquaredDifference")
+_ELEMENTWISE = ("Mul", "Square", "SquaredDifference")
 """One product for each element of the result."""
 
 _MATRICES = ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
@@ -79,7 +79,7 @@ def products(op: Any) -> int:
         ValueError: If nobody knows.
     """
     check(op)
-    if op.type in ELEMENTWISE:
+    if op.type in _ELEMENTWISE:
         result = op.outputs[0]
         counts = result.dtype.is_floating and result.shape.rank != 0
         return _product(op, result.shape) if counts else 0

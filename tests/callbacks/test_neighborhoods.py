@@ -297,6 +297,20 @@ def test_every_so_many_epochs_and_the_last(data, every, seen):
     assert len(history["val_neighbor_overlap"]) == seen
 
 
+@pytest.mark.parametrize("place, seen", [(0, 2), (1, 1)])
+def test_the_last_epoch_of_a_training_that_is_stopped(data, place, seen):
+    """It is known for that to the callbacks behind the one that stops."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    callbacks = [NeighborhoodMetrics(data, every=10, teacher=make_teacher())]
+    callbacks.insert(place, Stop())
+    history = fitted(make_student(), data, callbacks, epochs=9)
+    assert len(history["val_neighbor_overlap"]) == seen
+
+
 def test_other_callbacks_use_them(data, tmp_path):
     best = str(tmp_path / "{epoch}-{val_neighbor_overlap:.4f}.keras")
     callbacks = [
