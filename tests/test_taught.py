@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lpd.taught import INPUTS, Mark, inputs_of, join, split
+from tests.pipelines import assert_same
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 FEATURES = {
@@ -24,11 +25,6 @@ MARKS = [
     Mark.of(TEACHER, "pca-16-0a1b2c3d+pca-16-4e5f6071", False),
     Mark.of("fedcba98" * 8, "pca-1-00000000", True),
 ]
-
-
-def assert_same(found, expected):
-    tf.nest.assert_same_structure(found, expected)
-    tf.nest.map_structure(np.testing.assert_array_equal, found, expected)
 
 
 # Taken apart as it was put together

@@ -72,12 +72,12 @@ def fitnet_teacher(
 
     Args:
         input_shape: Shape of an image, with channels; at least 10x10.
-        classes: How many classes there are.
+        classes: How many classes there are. Defaults to 10.
         dropout: Share of the units dropped behind every hidden layer. Defaults
             to 0.5, as in the maxout paper.
         input_dropout: Share of the image's values dropped. Defaults to 0.2, as
             in the maxout paper.
-        name: Name of the model.
+        name: Name of the model. Defaults to `"teacher"`.
 
     Returns:
         A `keras.Sequential` that gives logits.
@@ -139,8 +139,8 @@ def fitnet(
     Args:
         number: Which FitNet, 1 to 4.
         input_shape: Shape of an image, with channels; at least 4x4.
-        classes: How many classes there are.
-        name: Name of the model.
+        classes: How many classes there are. Defaults to 10.
+        name: Name of the model. Defaults to `"student"`.
 
     Returns:
         A `keras.Sequential` that gives logits.
@@ -205,12 +205,12 @@ def mnist_teacher(
 
     Args:
         input_shape: Shape of an image, with channels; at least 18x18.
-        classes: How many classes there are.
+        classes: How many classes there are. Defaults to 10.
         dropout: Share of the units dropped behind every convolution. Defaults
             to 0.5, as in the maxout paper.
         input_dropout: Share of the image's values dropped. Defaults to 0.2, as
             in the maxout paper.
-        name: Name of the model.
+        name: Name of the model. Defaults to `"teacher"`.
 
     Returns:
         A `keras.Sequential` that gives logits.
@@ -254,8 +254,8 @@ def mnist_student(
 
     Args:
         input_shape: Shape of an image, with channels; at least 15x15.
-        classes: How many classes there are.
-        name: Name of the model.
+        classes: How many classes there are. Defaults to 10.
+        name: Name of the model. Defaults to `"student"`.
 
     Returns:
         A `keras.Sequential` that gives logits.

@@ -42,7 +42,7 @@ def resnet(
             8, 14 or 20.
         width: What the filters of the groups are multiplied by. Defaults to 1.
         input_shape: Shape of an image, with channels.
-        classes: How many classes there are.
+        classes: How many classes there are. Defaults to 10.
         name: Name of the model. Defaults to one such as `"resnet8x4"`.
 
     Returns:

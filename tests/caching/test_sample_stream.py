@@ -15,6 +15,7 @@ from keras_lpd.caching.sample_stream import (
     check_same,
     fingerprints,
 )
+from tests.pipelines import assert_same, uncounted
 
 layers = keras.layers
 
@@ -30,13 +31,6 @@ def dataset(*arrays):
 
 def samples(*arrays, augment=None, **kwargs):
     return SampleStream(dataset(*arrays), augment, **kwargs)
-
-
-def uncounted(data):
-    """The same data set, not knowing how many samples it has."""
-    data = data.filter(lambda *element: True)
-    assert data.cardinality() == tf.data.UNKNOWN_CARDINALITY
-    return data
 
 
 def decoded(data, shape):
@@ -56,11 +50,6 @@ def together(batches):
     return tf.nest.map_structure(
         lambda *parts: np.concatenate(parts), *batches.as_numpy_iterator()
     )
-
-
-def assert_same(found, expected):
-    tf.nest.assert_same_structure(found, expected)
-    tf.nest.map_structure(np.testing.assert_array_equal, found, expected)
 
 
 # Fingerprints
@@ -192,7 +181,9 @@ def labelled_in_many_lengths():
 
 def test_labels_of_many_lengths_pass():
     seen = SampleStream(labelled_in_many_lengths(), None)
-    for row, ((inputs, labels), _) in enumerate(seen.batches(seen.chunk())):
+    found = list(seen.batches(seen.chunk()).as_numpy_iterator())
+    assert len(found) == 10
+    for row, ((inputs, labels), _) in enumerate(found):
         np.testing.assert_array_equal(inputs, X[row : row + 1])
         np.testing.assert_array_equal(labels, [np.arange(row)])
 

@@ -11,6 +11,7 @@ from keras_lpd import LocalityPreserving, LPDistiller, TeacherCache
 from keras_lpd.datasets import mix_unlabelled
 from keras_lpd.taught import Mark, join
 from tests.helpers import cross_entropy, same
+from tests.pipelines import uncounted
 
 layers = keras.layers
 
@@ -38,11 +39,6 @@ def vectors(known=KNOWN, others=OTHERS, seed=0):
 
 def batches_of(data):
     return list(data.as_numpy_iterator())
-
-
-def uncounted(data):
-    """The same samples, without telling how many there are."""
-    return data.filter(lambda *element: True)
 
 
 def model(seed=0, features=5):
