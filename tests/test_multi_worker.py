@@ -226,9 +226,13 @@ def complaint(model, *given):
 # Running them
 
 
-def run(strategy, folder, index):
-    for function in SCENARIOS:
+def run(strategy, folder, index, scenarios=None):
+    for function in scenarios or SCENARIOS[1:]:
         np.savez(folder / f"{function.__name__}{index}.npz", **function(strategy))
+
+
+def run_first(strategy, folder, index):
+    run(strategy, folder, index, SCENARIOS[:1])
 
 
 def run_and_complain(strategy, folder, index):
@@ -244,8 +248,18 @@ def run_and_complain(strategy, folder, index):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def first(tmp_path_factory):
     """What two workers wrote, and, as if there were a third, this process."""
+    folder = tmp_path_factory.mktemp("workers")
+    with Workers(run_first, folder) as workers:
+        workers.finish()
+    run_first(tf.distribute.get_strategy(), folder, "-")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The same of all the others."""
     folder = tmp_path_factory.mktemp("workers")
     with Workers(run_and_complain, folder) as workers:
         workers.finish()
@@ -253,9 +267,17 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=SCENARIOS, ids=lambda function: function.__name__)
-def found(request, folder):
+@pytest.fixture(
+    params=[
+        SCENARIOS[0],
+        *(pytest.param(one, marks=pytest.mark.slow) for one in SCENARIOS[1:]),
+    ],
+    ids=lambda function: function.__name__,
+)
+def found(request):
     name = request.param.__name__
+    first = request.param is SCENARIOS[0]
+    folder = request.getfixturevalue("first" if first else "folder")
     return [dict(np.load(folder / f"{name}{index}.npz")) for index in (0, 1, "-")]
 
 
@@ -291,6 +313,7 @@ def complaints(folder, name):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "error", "method"),
     [
@@ -307,6 +330,7 @@ def test_keras_still_fails_by_itself(folder, model, error, method):
         )
 
 
+@pytest.mark.slow
 def test_none_in_batches_is_refused(folder):
     for complaint in complaints(folder, "none"):
         assert "Leave it out: (x, y) in place of (x, y, None)" in complaint

@@ -475,6 +475,7 @@ def by_workers(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_WORKERS)
 def test_two_workers(by_workers, name):
     expected, expected_logs = fitted(0, **BY_WORKERS[name])
@@ -488,6 +489,7 @@ def test_two_workers(by_workers, name):
         assert logs[key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
 
 
+@pytest.mark.slow
 def test_two_workers_with_a_cache(by_workers):
     one, other = (
         list(np.load(by_workers / f"cached-{index}.npz").values()) for index in (0, 1)
