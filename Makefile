@@ -26,11 +26,12 @@ help:  ## list the targets
 demo: .venv/demo.stamp  ## distil a student on real data, print and draw the result
 	$(BIN)/python examples/quickstart.py $(ARGS)
 
-test: .venv/dev.stamp  ## run the tests
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
+test: .venv/dev.stamp  ## run the tests, but for those of the next two
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile \
+		--ignore tests/test_backends.py $(ARGS)
 
 test-slow: .venv/dev.stamp  ## run the tests that take longer
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow --ignore tests/test_backends.py $(ARGS)
 
 test-backends: .venv/dev.stamp  ## run neighbours and losses on JAX as well
 	$(BIN)/python -m pytest tests/test_backends.py $(ARGS)
@@ -43,6 +44,7 @@ test-oldest:  ## run the core's tests on the oldest TensorFlow and Keras allowed
 	.venv-oldest/bin/python -m pytest -m "not slow" -n 2 --dist loadfile \
 		tests/test_neighbors.py tests/test_features.py tests/losses tests/distiller \
 		tests/test_multi_worker.py $(ARGS)
+	.venv-oldest/bin/python -m pytest -m slow tests/test_multi_worker.py
 
 wheel: .venv/dev.stamp  ## build the package, install it into an empty .venv, run its demo
 	rm -rf build dist .venv-wheel
