@@ -253,6 +253,7 @@ def test_arguments_out_of_range_are_refused_first(nothing_loaded, arguments, mes
 # Pipelines of Fashion-MNIST itself
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not any(PREPARED.glob("*/dataset_info.json")),
     reason="Fashion-MNIST is not prepared on this machine",

@@ -114,7 +114,19 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+OTHERS_HAVE_IT = {"adamw", "clipnorm", "loss_scale_factor", "loss scale"}
+"""The optimizers that do little that others of them don't: with the slow tests."""
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pytest.param(
+            make, id=name, marks=pytest.mark.slow if name in OTHERS_HAVE_IT else []
+        )
+        for name, make in OPTIMIZERS.items()
+    ],
+)
 def test_optimizers(optimizer):
     same_as_on_one_device(optimizer=optimizer)
 
