@@ -26,6 +26,7 @@ from keras_lpd.features import (
     Preprocessing,
     default_layer,
     graph_ends,
+    in_words,
     is_graph,
     output_activation,
     own_inputs,
@@ -155,11 +156,10 @@ class RunningTeacher:
         return self._extract.describe(layer)
 
     def _checked(self, key: str, features: Any) -> Any:
-        where = f"layer '{key}'" if key else "outputs"
         check = functools.partial(
             require_finite,
             message="The teacher's features have NaN or infinite values "
-            f"({where} of model '{self.name}'). Check that its weights are sound, "
+            f"({in_words(key)} of model '{self.name}'). Check that its weights are sound, "
             "and that the inputs are preprocessed as it expects "
             "(`teacher_preprocessing=`).",
         )
@@ -251,9 +251,9 @@ class _Asked:
         """Refuses what was brought along, if it is not what was asked for."""
         missing = [key for key in self.keys if key not in kept]
         if missing:
-            names = ", ".join(f"layer '{key}'" if key else "outputs" for key in missing)
+            names = ", ".join(map(in_words, missing))
             raise ValueError(
-                f"The losses ask for the teacher's {names}, which the cache does not "
+                f"The losses ask for {names} of the teacher, which the cache does not "
                 "have. Build one with `layers=[...]` or `outputs=True`."
             )
         if flattened and self.needs_maps:

@@ -188,9 +188,9 @@ def test_features_of_the_model_as_it_was_are_refused(model):
 @pytest.mark.parametrize(
     ("kept", "missing"),
     [
-        (["features"], "teacher's outputs, which"),
-        ([OUTPUTS], "teacher's layer 'features', which"),
-        (["body"], "teacher's layer 'features', outputs, which"),
+        (["features"], "the outputs of the teacher, which"),
+        ([OUTPUTS], "layer 'features' of the teacher, which"),
+        (["body"], "layer 'features', the outputs of the teacher, which"),
     ],
 )
 def test_features_that_were_not_brought_along(model, kept, missing):
@@ -368,12 +368,12 @@ def test_projected_features_go_to_the_teacher_that_made_them(projected):
 @pytest.mark.parametrize(
     ("losses", "layer", "missing"),
     [
-        ([LOGITS()], "features", "teacher's outputs, which"),
-        ([], "body", "teacher's layer 'body', which"),
+        ([LOGITS()], "features", "the outputs of the teacher, which"),
+        ([], "body", "layer 'body' of the teacher, which"),
         (
             [LocalityPreserving(teacher_layer_name="body"), LOGITS()],
             "features",
-            "teacher's layer 'body', outputs, which",
+            "layer 'body', the outputs of the teacher, which",
         ),
     ],
 )
