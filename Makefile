@@ -26,12 +26,13 @@ help:  ## list the targets
 demo: .venv/demo.stamp  ## distil a student on real data, print and draw the result
 	$(BIN)/python examples/quickstart.py $(ARGS)
 
-test: .venv/dev.stamp  ## run the tests, but for those of the next two
+test: .venv/dev.stamp  ## run the tests, but for the slow ones and those on JAX
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile \
 		--ignore tests/test_backends.py $(ARGS)
 
 test-slow: .venv/dev.stamp  ## run the tests that take longer
-	$(BIN)/python -m pytest -m slow --ignore tests/test_backends.py $(ARGS)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile \
+		--ignore tests/test_backends.py $(ARGS)
 
 test-backends: .venv/dev.stamp  ## run neighbours and losses on JAX as well
 	$(BIN)/python -m pytest tests/test_backends.py $(ARGS)

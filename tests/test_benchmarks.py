@@ -160,7 +160,7 @@ def test_every_method_is_tuned_over_as_many_weights(comparison, request):
 
 def test_the_defaults_compared_are_those_of_the_package(compare):
     models = cnn_teacher((8, 8, 1)), cnn_student((8, 8, 1))
-    for name, losses in zip(compare.DEFAULTS, (None, "neighborhood")):
+    for name, losses in zip(compare.DEFAULTS, (None, "auto")):
         distiller = LPDistiller(*models, distillation_losses=losses)
         weights = [distiller.gamma, *distiller.distillation_loss_weights]
         pairs = compare.METHODS[name].losses(None)

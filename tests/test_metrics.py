@@ -584,6 +584,7 @@ print(status("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_no_matrix_of_all_by_all_is_held():
     assert int(fresh_process(MEASURE).split()[-1]) < 4096**2 * 8

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-LONG = {"phone", "teacher_cache", "your_models"}  # to run
+LONG = {"phone", "teacher_cache", "tensorboard", "your_models"}  # to run
 
 
 def blocks(file):

@@ -159,8 +159,8 @@ class RunningTeacher:
         check = functools.partial(
             require_finite,
             message="The teacher's features have NaN or infinite values "
-            f"({in_words(key)} of model '{self.name}'). Check that its weights are sound, "
-            "and that the inputs are preprocessed as it expects "
+            f"({in_words(key)} of model '{self.name}'). Check that its weights are "
+            "sound, and that the inputs are preprocessed as it expects "
             "(`teacher_preprocessing=`).",
         )
         return keras.tree.map_structure(check, features)

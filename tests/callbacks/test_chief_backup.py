@@ -181,6 +181,7 @@ def test_backing_up_changes_nothing(tmp_path):
     assert_same(state(models[0]), state(models[1]))
 
 
+@pytest.mark.slow
 def test_cut_off_again_and_again(tmp_path):
     for epoch in (1, 1, 4):  # once before it came any farther
         fit_and_stop(make(seed=epoch), ChiefBackup(tmp_path), epoch=epoch)
@@ -216,6 +217,7 @@ def fit_shuffled(model, backup, *callbacks):
     )
 
 
+@pytest.mark.slow
 def test_an_order_by_epoch_goes_on_where_it_was(tmp_path):
     whole, resumed, fixed = make(), make(seed=7), make()
     fit_shuffled(whole, ChiefBackup(tmp_path / "whole"))
@@ -255,6 +257,7 @@ def test_the_next_training_of_the_model_begins_at_the_first_epoch(tmp_path):
     assert fit(model, epochs=2).epoch == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [
@@ -330,6 +333,7 @@ def without_a_weight(path):
         del file["layers"]["dense"]["vars"]["0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncated, empty, of_keras, without_a_weight])
 def test_a_damaged_backup_is_refused(damage, tmp_path):
     fit_and_stop(make(), ChiefBackup(tmp_path))

@@ -177,6 +177,7 @@ def test_cut_off_behind_the_last_epoch_it_trains_no_more(
     assert_same(weights(tmp_path / "cut"), trained)
 
 
+@pytest.mark.slow
 def test_with_a_cache_it_goes_on_as_well(distill, tmp_path, cut, monkeypatch):
     cache = ("--cache", str(tmp_path / "cache"))
     cut(1)

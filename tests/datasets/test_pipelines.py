@@ -126,6 +126,7 @@ def test_each_sample_comes_once_an_epoch_in_changing_order(load_small, small):
     assert not np.array_equal(epochs[0][0], x[:30])
 
 
+@pytest.mark.slow
 def test_shuffling_is_even(load_small):
     """Each of few samples takes each place about as often."""
     train = load_small(augment=False, validation=46, batch_size=4).train
@@ -138,6 +139,7 @@ def test_shuffling_is_even(load_small):
     assert max(seen.values()) < 65
 
 
+@pytest.mark.slow
 def test_the_seed_alone_decides_about_batches(load_small):
     keras.utils.set_random_seed(1)
     one = load_small(seed=7).train

@@ -274,6 +274,7 @@ INTERRUPTED = """
 """
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
     """SIGKILL in the third of four epochs, dropout and all; then the same again."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -210,6 +210,7 @@ def test_at_weight_0_the_student_is_the_one_trained_alone(data, feed):
     check_weight_0(lambda: feed(*data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -227,6 +228,7 @@ def test_at_weight_0_whatever_it_is_compiled_with(data, options):
     check_weight_0(lambda: vectors(*data), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_at_weight_0_in_mixed_precision(data, policy):
     keras.config.set_dtype_policy(policy)
@@ -704,6 +706,7 @@ def test_feature_functions_may_name_several_features(data):
     assert logs["lp_loss"] > 0 and logs["lp_2_loss"] > 0
 
 
+@pytest.mark.slow
 def test_a_keras_applications_teacher_and_student():
     random = np.random.default_rng(0)
     x = random.integers(0, 256, (16, 32, 32, 3), dtype="uint8")

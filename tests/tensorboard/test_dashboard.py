@@ -25,9 +25,12 @@ from tests.tensorboard.browser import (
     webdriver,
 )
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"
+    ),
+]
 
 COUNT, K, TEACHER_WIDTH = 300, 5, 24
 SHEET = 18 * 8  # pixels: of images of 8 x 8, 18 in a row

@@ -150,6 +150,7 @@ def test_no_other_file_is_served(server, path):
     assert b"nobody" not in content and b"import" not in content
 
 
+@pytest.mark.slow
 def test_a_log_folder_that_was_moved(logs, tmp_path, tensorboard):
     shutil.copytree(logs / "here", tmp_path / "else" / "where")
     with tensorboard(tmp_path / "else", "--load_fast", "false") as server:
@@ -160,6 +161,7 @@ def test_a_log_folder_that_was_moved(logs, tmp_path, tensorboard):
         assert runs.keys() == {"where/student"}
 
 
+@pytest.mark.slow
 def test_epochs_that_come_while_tensorboard_runs(tmp_path, tensorboard):
     write_run(tmp_path / "student", [0])
     with tensorboard(tmp_path, "--reload_interval", "1") as server:
@@ -173,6 +175,7 @@ def test_epochs_that_come_while_tensorboard_runs(tmp_path, tensorboard):
         assert steps == [0, 3]
 
 
+@pytest.mark.slow
 def test_what_is_written_again_counts(tmp_path, tensorboard):
     write_run(tmp_path / "student", [0, 1])
     write_run(tmp_path / "student", [0, 1], factor=3.0)
@@ -181,6 +184,7 @@ def test_what_is_written_again_counts(tmp_path, tensorboard):
         assert curves == {"student": [[0, 0.0], [1, 3.0]]}
 
 
+@pytest.mark.slow
 def test_no_data_no_dashboard(tmp_path, tensorboard):
     with tensorboard(tmp_path) as server:
         assert json.loads(server.dashboard("runs")[2]) == {}

@@ -131,6 +131,7 @@ def test_optimizers(optimizer):
     same_as_on_one_device(optimizer=optimizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "count, weighted", [(EVEN, True), (UNEVEN, True), (ONE_LEFT, False)]
 )
@@ -261,11 +262,22 @@ class ByKeras(losses.FeatureLoss):
         )
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+TOGETHER = ("all that compare samples", "sample by sample")
+"""The settings that have nearly all losses in them; the others: with the slow tests."""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(make, id=name, marks=[] if name in TOGETHER else pytest.mark.slow)
+        for name, make in SETTINGS.items()
+    ],
+)
 def test_losses(settings):
     same_as_on_one_device(settings=settings, optimizer=sgd(0.01))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", [None, "avg"])
 def test_feature_maps(pooling):
     same_as_on_one_device(
@@ -292,12 +304,14 @@ def test_without_labels():
     )
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_a_sum():
     same_as_on_one_device(
         loss=lambda: cross_entropy(reduction="sum"), optimizer=sgd(0.002)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [functools.partial(losses.Hint, "dense"), losses.NeighborProbability],
@@ -323,6 +337,7 @@ def test_a_device_without_a_sample(kind, neighborhood):
     assert logs["feature_spread"] > 0
 
 
+@pytest.mark.slow
 def test_losses_in_half_precision():
     """What a loss of one's own gives may be half precision too."""
     before = keras.config.dtype_policy()
@@ -338,6 +353,7 @@ def test_losses_in_half_precision():
         assert two[name] == pytest.approx(one[name], rel=0.05), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [EVEN, UNEVEN])
 def test_synchronized_batch_statistics(count):
     norm = functools.partial(L.BatchNormalization, synchronized=True)
@@ -358,6 +374,7 @@ def test_mixed_precision():
     assert apart(one, two) < 0.02 < apart(one, apart_from_each_other)
 
 
+@pytest.mark.slow
 def test_unlabelled_samples_beside_labelled_ones():
     x, y, _ = samples()
     labelled = tf.data.Dataset.from_tensor_slices((x[:40], y[:40]))
@@ -397,6 +414,7 @@ def test_a_teacher_cache(tmp_path):
     assert apart(*found) < 1e-5
 
 
+@pytest.mark.slow
 def test_features_that_come_beside_a_running_teacher(tmp_path):
     x, y, _ = samples()
     data = tf.data.Dataset.from_tensor_slices((x, y))
@@ -419,6 +437,7 @@ def test_a_teacher_made_outside():
     assert apart(fitted(0)[0], distiller.student.get_weights()) < 1e-5
 
 
+@pytest.mark.slow
 def test_without_compile_and_with_validation():
     x, y, _ = samples()
     found = []
@@ -514,6 +533,7 @@ def test_two_workers_with_a_cache(by_workers):
 # A neighbourhood of one's own
 
 
+@pytest.mark.slow
 def test_neighbourhoods_of_each_replica_are_others():
     settings = {"settings": lambda: {"neighborhood": "replica"}, "count": EVEN}
     one, _ = fitted(0, **settings)
