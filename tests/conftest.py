@@ -20,11 +20,15 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="module", autouse=True)
 def let_go():
-    """After each file, the memory of what it traced: gigabytes, over all files."""
+    """After each file, the memory of what it traced: gigabytes, over all files.
+
+    What is left stays, and is not looked at again.
+    """
     yield
     if devices:
         devices.forget_custom_gradients()
     gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -198,12 +198,12 @@ def class_weights(x, y):
     "feed",
     [
         vectors,
-        dataset,
         ragged_batches,
-        generator,
-        py_dataset,
         sample_weights,
-        class_weights,
+        *(
+            pytest.param(feed, marks=pytest.mark.slow)
+            for feed in (dataset, generator, py_dataset, class_weights)
+        ),
     ],
 )
 def test_at_weight_0_the_student_is_the_one_trained_alone(data, feed):
