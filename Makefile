@@ -44,8 +44,8 @@ test-oldest:  ## run the core's tests on the oldest TensorFlow and Keras allowed
 		--constraint .venv-oldest/oldest.txt pytest pytest-xdist
 	.venv-oldest/bin/python -m pytest -m "not slow" -n 2 --dist loadfile \
 		tests/test_neighbors.py tests/test_features.py tests/losses tests/distiller \
-		tests/test_multi_worker.py $(ARGS)
-	.venv-oldest/bin/python -m pytest -m slow tests/test_multi_worker.py
+		$(ARGS)
+	.venv-oldest/bin/python -m pytest tests/test_multi_worker.py
 
 wheel: .venv/dev.stamp  ## build the package, install it into an empty .venv, run its demo
 	rm -rf build dist .venv-wheel
