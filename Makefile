@@ -27,7 +27,7 @@ demo: .venv/demo.stamp  ## distil a student on real data, print and draw the res
 	$(BIN)/python examples/quickstart.py $(ARGS)
 
 test: .venv/dev.stamp  ## run the tests, but for the slow ones and those on JAX
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile \
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile \
 		--ignore tests/test_backends.py $(ARGS)
 
 test-slow: .venv/dev.stamp  ## run the tests that take longer

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-LONG = {"phone", "teacher_cache", "tensorboard", "your_models"}  # to run
 
 
 def blocks(file):
@@ -48,15 +47,8 @@ def test_the_readmes_code_runs(folder):
     assert pathlib.Path("student.tflite").stat().st_size < 20_000
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(
-            page, id=page.stem, marks=[pytest.mark.slow] if page.stem in LONG else []
-        )
-        for page in PAGES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_pages_code_runs(folder, page):
     """Each page goes on where the README began."""
     names = {}

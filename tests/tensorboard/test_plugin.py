@@ -47,7 +47,13 @@ def logs(tmp_path_factory):
     return logs
 
 
-@pytest.fixture(scope="module", params=["true", "false"], ids=["rust", "python"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("true", id="rust"),
+        pytest.param("false", id="python", marks=pytest.mark.slow),
+    ],
+)
 def server(request, logs, tensorboard):
     """Both of the programs with which TensorBoard reads event files."""
     with tensorboard(logs, "--load_fast", request.param, "--reload_interval", "1") as s:
