@@ -14,9 +14,9 @@ SPREAD = "feature_spread"
 COLLAPSED = 0.1
 """The share of the largest spread under which the features count as collapsed.
 
-Students that learned stayed above 0.18 of it, ones that no longer could fell to 0.1 and
-less: `cnn_student` on the digits, from scratch and trained before, gamma from 0.005 to
-500.
+Students that learned stayed above 0.18 of it, and with a gamma that left the labels no
+say they fell under 0.1: `cnn_student` on the digits, from scratch and trained before,
+gamma from 0.005 to 500.
 """
 
 
