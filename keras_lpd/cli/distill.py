@@ -147,12 +147,13 @@ def run(options: Options) -> None:
     data = load_data(options, student)
     check_fits(options.teacher, teacher, data, classifies=False)
     check_fits(options.student, student, data)
+    cache = None if options.cache is None else _finished(options, teacher)
     settings = {
         "teacher": sum_of_file(options.teacher),
         "student": sum_of_file(options.student),
         "dataset": sum_of_data(data),
         **{name: getattr(options, name) for name in _SAME},
-        "cache": options.cache is not None and _rounding(_finished(options, teacher)),
+        "cache": options.cache is not None and _rounding(cache),
     }
     if len(data.y_test) < 2:
         raise ValueError(f"{options.dataset} has fewer than two images to test on.")
@@ -161,7 +162,7 @@ def run(options: Options) -> None:
         logger.info("%s is finished already.", folder.path)
     else:
         with folder.taken():
-            _distil(options, folder, teacher, student, data)
+            _distil(options, folder, teacher, student, data, cache)
     print((folder / _TABLE).read_text(encoding="utf-8"))
 
 
@@ -171,11 +172,12 @@ def _distil(
     teacher: keras.Model,
     student: keras.Model,
     data: Arrays,
+    cache: TeacherCache | None,
 ) -> None:
     from keras_lpd.cli.models import load_model
     from keras_lpd.report import compare
 
-    distiller = _trained(options, folder, teacher, student, data)
+    distiller = _trained(options, folder, teacher, student, data, cache)
     path = folder.write(_STUDENT, student.save)
     logger.info("The student of epoch %d: %s", options.epochs, path)
     before = load_model(options.student)
@@ -199,6 +201,7 @@ def _trained(
     teacher: keras.Model,
     student: keras.Model,
     data: Arrays,
+    cache: TeacherCache | None,
 ) -> LPDistiller:
     import tensorflow as tf
 
@@ -208,7 +211,7 @@ def _trained(
 
     source, x = teacher, data.x_train
     if options.cache is not None:
-        source = _finished(options, teacher)
+        source = cache
         if source is None:
             source = TeacherCache.build(
                 teacher,

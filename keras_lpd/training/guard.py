@@ -12,12 +12,7 @@ SPREAD = "feature_spread"
 """The log entry that tells how far the student's features lie apart."""
 
 COLLAPSED = 0.1
-"""The share of the largest spread under which the features count as collapsed.
-
-Students that learned stayed above 0.18 of it, and with a gamma that left the labels no
-say they fell under 0.1: `cnn_student` on the digits, from scratch and trained before,
-gamma from 0.005 to 500.
-"""
+"""The share of the largest spread under which the features count as collapsed."""
 
 
 class MovingAverage(keras.metrics.Metric):

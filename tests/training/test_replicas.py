@@ -114,16 +114,16 @@ OPTIMIZERS = {
 }
 
 
-SOON = ("adam", "loss scale, clipnorm")
-"""The optimizers that go with the quick tests; the others with the slow ones."""
+def slow_but(*soon, of):
+    """All cases by name, of which only some go with the quick tests."""
+    return [
+        pytest.param(make, id=name, marks=[] if name in soon else pytest.mark.slow)
+        for name, make in of.items()
+    ]
 
 
 @pytest.mark.parametrize(
-    "optimizer",
-    [
-        pytest.param(make, id=name, marks=[] if name in SOON else pytest.mark.slow)
-        for name, make in OPTIMIZERS.items()
-    ],
+    "optimizer", slow_but("adam", "loss scale, clipnorm", of=OPTIMIZERS)
 )
 def test_optimizers(optimizer):
     same_as_on_one_device(optimizer=optimizer)
@@ -260,16 +260,10 @@ class ByKeras(losses.FeatureLoss):
         )
 
 
-TOGETHER = ("all that compare samples", "sample by sample")
-"""The settings that have nearly all losses in them; the others: with the slow tests."""
-
-
 @pytest.mark.parametrize(
     "settings",
-    [
-        pytest.param(make, id=name, marks=[] if name in TOGETHER else pytest.mark.slow)
-        for name, make in SETTINGS.items()
-    ],
+    # These two have nearly all losses in them.
+    slow_but("all that compare samples", "sample by sample", of=SETTINGS),
 )
 def test_losses(settings):
     same_as_on_one_device(settings=settings, optimizer=sgd(0.01))
